@@ -1,0 +1,1 @@
+"""Figures against other runtimes, side by side; run from the root of a checkout."""

@@ -1,0 +1,84 @@
+"""The two runtimes behind one small face: append tokens, forget tokens, nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+NAMES = ("edgeqwen", "llama.cpp")
+
+
+class Runtime(Protocol):
+    """One loaded model with one sequence of tokens; logits of the last token are computed."""
+
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def append(self, tokens: Sequence[int]) -> None: ...
+    def truncate(self, n_tokens: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_runtime(name: str, path: Path, *, n_threads: int, n_context: int) -> Runtime:
+    """Imports a runtime (one of NAMES), and only that one, and loads the file with it."""
+    if name == "edgeqwen":
+        return _Edgeqwen(path, n_threads, n_context)
+    if name == "llama.cpp":
+        return _LlamaCpp(path, n_threads, n_context)
+    raise ValueError(f"{name!r} is not one of the runtimes {', '.join(NAMES)}")
+
+
+class _Edgeqwen:
+    def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
+        from edgeqwen.engine import Engine
+        from edgeqwen.gguf_file import GgufFile
+
+        self._file = GgufFile.open(path)
+        self._engine = Engine(self._file, n_threads=n_threads, max_context=n_context)
+        self._sequence = self._engine.new_sequence()
+
+    @property
+    def n_tokens(self) -> int:
+        return self._sequence.n_tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return self._engine.config.vocab_size
+
+    def append(self, tokens: Sequence[int]) -> None:
+        if len(tokens) == 1:
+            self._engine.decode(self._sequence, tokens[0])
+        else:
+            self._engine.prefill(self._sequence, tokens)
+
+    def truncate(self, n_tokens: int) -> None:
+        self._sequence.truncate(n_tokens)
+
+    def close(self) -> None:
+        self._sequence.close()
+        self._engine.close()
+        self._file.close()
+
+
+class _LlamaCpp:
+    def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
+        from benchmarks.llama import LlamaCpp
+
+        self._model = LlamaCpp(path, n_threads=n_threads, n_context=n_context)
+
+    @property
+    def n_tokens(self) -> int:
+        return self._model.n_tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size
+
+    def append(self, tokens: Sequence[int]) -> None:
+        self._model.decode(tokens)
+
+    def truncate(self, n_tokens: int) -> None:
+        self._model.truncate(n_tokens)
+
+    def close(self) -> None:
+        self._model.close()
