@@ -1,0 +1,7 @@
+"""Kernels: what a step of the network is made of. Templates over formats and instruction sets.
+
+Every kernel has the form ``f(token, args, chunk)``: ``token`` steers code generation by its type,
+``args`` is the address of an int64 array laid out by a class of arguments in the kernel's file,
+``chunk`` says which part of the work to do. Chunks are independent: any thread may do any chunk
+in any order, and the result doesn't depend on who did it.
+"""

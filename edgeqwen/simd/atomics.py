@@ -1,0 +1,117 @@
+"""Atomic operations, spinning and yielding: what the thread team is made of."""
+
+import ctypes
+import os
+import platform
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+I64 = ir.IntType(64)
+
+
+def _yield_address() -> int:
+    """The address of the system's function that gives the processor to another thread."""
+    if os.name == "nt":
+        function = ctypes.WinDLL("kernel32").SwitchToThread  # type: ignore[attr-defined]
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+# One name on every system, resolved when machine code is linked, also when it comes from the cache.
+llvm.add_symbol("edgeqwen_yield", _yield_address())
+
+
+def _declared(module: ir.Module, name: str, type_: ir.FunctionType) -> ir.Function:
+    found = module.globals.get(name)
+    return found if found is not None else ir.Function(module, type_, name)
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.inttoptr(address, I64.as_pointer())
+
+
+@intrinsic
+def atomic_load(typing_context, address):  # type: ignore[no-untyped-def]
+    """Loads an int64, acquiring what the thread that stored it had written before."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return builder.load_atomic(_pointer(builder, values[0]), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Stores an int64, sequentially consistent."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        builder.store_atomic(values[1], _pointer(builder, values[0]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_add(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Adds to an int64 and returns what it was before."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", _pointer(builder, values[0]), values[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_exchange(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Replaces an int64 and returns what it was before."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("xchg", _pointer(builder, values[0]), values[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def compare_and_swap(typing_context, address, expected, desired):  # type: ignore[no-untyped-def]
+    """Stores ``desired`` if the int64 is ``expected``; returns what it was before."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        pair = builder.cmpxchg(
+            _pointer(builder, values[0]), values[1], values[2], "acq_rel", "acquire"
+        )
+        return builder.extract_value(pair, 0)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typing_context):  # type: ignore[no-untyped-def]
+    """Tells the CPU that this thread spins (x86 pause, ARM yield)."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        machine, module, void = platform.machine().lower(), builder.module, ir.VoidType()
+        if machine in ("x86_64", "amd64"):
+            function = _declared(module, "llvm.x86.sse2.pause", ir.FunctionType(void, []))
+            builder.call(function, [])
+        elif machine in ("aarch64", "arm64"):
+            hint = ir.FunctionType(void, [ir.IntType(32)])
+            builder.call(_declared(module, "llvm.aarch64.hint", hint), [ir.IntType(32)(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def yield_processor(typing_context):  # type: ignore[no-untyped-def]
+    """Lets another thread run on this processor, if one is waiting."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        type_ = ir.FunctionType(ir.IntType(32), [])
+        builder.call(_declared(builder.module, "edgeqwen_yield", type_), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -1,0 +1,306 @@
+"""Emits vector code: a thin layer over LLVM's IR builder that knows an instruction set.
+
+Micro-kernels are Python functions over an ``Emitter``: their loops run while the code is
+generated, so that everything is unrolled and stays in registers. All of it is portable LLVM IR
+except ``Emitter.dot``, where instruction sets differ.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from edgeqwen.simd.isa import Isa
+
+I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+F16, F32 = ir.HalfType(), ir.FloatType()
+
+
+class Emitter:
+    """Emits operations on vectors of ``isa.lanes`` values at the builder's position."""
+
+    def __init__(self, builder: ir.IRBuilder, isa: Isa) -> None:
+        self.b, self.isa = builder, isa
+        n = isa.lanes
+        self.f32v, self.i32v = ir.VectorType(F32, n), ir.VectorType(I32, n)
+        self.f16v, self.i16v = ir.VectorType(F16, n), ir.VectorType(I16, 2 * n)
+        self.i8v = ir.VectorType(I8, 4 * n)
+
+    # Memory: addresses are int64 values, offsets are bytes known at generation time.
+
+    def at(self, address: ir.Value, offset: int) -> ir.Value:
+        return self.b.add(address, I64(offset)) if offset else address
+
+    def pointer(self, address: ir.Value, type_: ir.Type) -> ir.Value:
+        return self.b.inttoptr(address, type_.as_pointer())
+
+    def load(self, type_: ir.Type, address: ir.Value, offset: int = 0) -> ir.Value:
+        value = self.b.load(self.pointer(self.at(address, offset), type_))
+        value.align = 1
+        return value
+
+    def store(self, value: ir.Value, address: ir.Value, offset: int = 0) -> None:
+        stored = self.b.store(value, self.pointer(self.at(address, offset), value.type))
+        stored.align = 1
+
+    def prefetch(self, address: ir.Value, offset: int) -> None:
+        bytes_ = I8.as_pointer()
+        function = self.function("llvm.prefetch.p0", ir.VoidType(), bytes_, I32, I32, I32)
+        pointer = self.b.inttoptr(self.at(address, offset), bytes_)
+        self.b.call(function, [pointer, I32(0), I32(3), I32(1)])
+
+    def function(self, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
+        found = self.b.module.globals.get(name)
+        if found is None:
+            found = ir.Function(self.b.module, ir.FunctionType(result, arguments), name)
+        return found
+
+    # Building vectors.
+
+    def splat(self, value: ir.Value, type_: ir.VectorType) -> ir.Value:
+        undefined = ir.Constant(type_, ir.Undefined)
+        first = self.b.insert_element(undefined, value, I32(0))
+        zeros = ir.Constant(ir.VectorType(I32, type_.count), None)
+        return self.b.shuffle_vector(first, undefined, zeros)
+
+    def constant(self, value: float, type_: ir.VectorType) -> ir.Constant:
+        if isinstance(type_.element, ir.FloatType):
+            value = float(np.float32(value))
+        return ir.Constant(type_, [value] * type_.count)
+
+    def f32(self, value: float) -> ir.Constant:
+        return self.constant(value, self.f32v)
+
+    def load_f32_splat(self, address: ir.Value, offset: int = 0) -> ir.Value:
+        return self.splat(self.load(F32, address, offset), self.f32v)
+
+    def load_i32_splat(self, address: ir.Value, offset: int = 0) -> ir.Value:
+        return self.splat(self.load(I32, address, offset), self.i32v)
+
+    # Arithmetic.
+
+    def fma(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        t = x.type
+        f = self.function(f"llvm.fma.v{t.count}f32", t, t, t, t)
+        return self.b.call(f, [x, y, z])
+
+    def max(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """max(x, y), one instruction on x86; y where either is NaN."""
+        return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
+
+    def unary(self, name: str, x: ir.Value) -> ir.Value:
+        """llvm.{fabs,rint,floor}."""
+        f = self.function(f"llvm.{name}.v{x.type.count}f32", x.type, x.type)
+        return self.b.call(f, [x])
+
+    def rotate(self, x: ir.Value, by: int) -> ir.Value:
+        n = x.type.count
+        order = ir.Constant(ir.VectorType(I32, n), [(i + by) % n for i in range(n)])
+        return self.b.shuffle_vector(x, x, order)
+
+    def reduce(self, x: ir.Value, combine: Any) -> ir.Value:
+        """Combines all lanes by halving: the order of additions is the same on every run."""
+        by = x.type.count // 2
+        while by:
+            x = combine(x, self.rotate(x, by))
+            by //= 2
+        return self.b.extract_element(x, I32(0))
+
+    # Conversions.
+
+    def f16_to_f32(self, x: ir.Value) -> ir.Value:
+        if self.isa.f16:
+            return self.b.fpext(x, self.f32v)
+        b, i32v = self.b, self.i32v
+        h = b.zext(b.bitcast(x, ir.VectorType(I16, self.isa.lanes)), i32v)
+        sign = b.shl(b.and_(h, self.constant(0x8000, i32v)), self.constant(16, i32v))
+        magnitude = b.shl(b.and_(h, self.constant(0x7FFF, i32v)), self.constant(13, i32v))
+        # Moving the exponent by multiplying makes denormals right, too.
+        scaled = b.fmul(b.bitcast(magnitude, self.f32v), self.f32(2.0**112))
+        special = b.icmp_signed(">=", magnitude, self.constant(0x7C00 << 13, i32v))
+        bits = b.bitcast(scaled, i32v)
+        bits = b.select(special, b.or_(magnitude, self.constant(0x7F800000, i32v)), bits)
+        return b.bitcast(b.or_(bits, sign), self.f32v)
+
+    def f32_to_f16(self, x: ir.Value) -> ir.Value:
+        """Rounds to nearest even; beyond the range of float16 gives an infinity."""
+        if self.isa.f16:
+            return self.b.fptrunc(x, self.f16v)
+        b, i32v = self.b, self.i32v
+        bits = b.bitcast(x, i32v)
+        sign = b.lshr(b.and_(bits, self.constant(-(2**31), i32v)), self.constant(16, i32v))
+        magnitude = b.and_(bits, self.constant(0x7FFFFFFF, i32v))
+        # Denormal results: adding 0.5 puts the rounded bits into the low end of the mantissa.
+        small = b.fadd(b.bitcast(magnitude, self.f32v), self.f32(0.5))
+        small = b.sub(b.bitcast(small, i32v), self.constant(0x3F000000, i32v))
+        odd = b.and_(b.lshr(magnitude, self.constant(13, i32v)), self.constant(1, i32v))
+        normal = b.add(b.add(magnitude, self.constant(0xFFF - (112 << 23), i32v)), odd)
+        normal = b.lshr(normal, self.constant(13, i32v))
+        is_small = b.icmp_signed("<", magnitude, self.constant(113 << 23, i32v))
+        is_large = b.icmp_signed(">=", magnitude, self.constant(143 << 23, i32v))
+        is_nan = b.icmp_signed(">", magnitude, self.constant(0x7F800000, i32v))
+        result = b.select(is_small, small, normal)
+        result = b.select(is_large, self.constant(0x7C00, i32v), result)
+        result = b.select(is_nan, self.constant(0x7E00, i32v), result)
+        halves = b.trunc(b.or_(result, sign), ir.VectorType(I16, self.isa.lanes))
+        return b.bitcast(halves, self.f16v)
+
+    def bf16_to_f32(self, x: ir.Value) -> ir.Value:
+        """Widens <lanes x i16> that hold bfloat16 bits."""
+        wide = self.b.shl(self.b.zext(x, self.i32v), self.constant(16, self.i32v))
+        return self.b.bitcast(wide, self.f32v)
+
+    def i32_to_f32(self, x: ir.Value) -> ir.Value:
+        return self.b.sitofp(x, self.f32v)
+
+    # Bytes.
+
+    def and_bytes(self, x: ir.Value, mask: int) -> ir.Value:
+        return self.b.and_(x, self.constant(mask, x.type))
+
+    def shift_bytes_right(self, x: ir.Value, by: int) -> ir.Value:
+        """Shifts pairs of bytes as int16: the caller masks away what came over from the other."""
+        wide = self.b.bitcast(x, self.i16v)
+        return self.b.bitcast(self.b.lshr(wide, self.constant(by, self.i16v)), x.type)
+
+    # Transcendental functions.
+
+    def exp2(self, x: ir.Value) -> ir.Value:
+        """2**x for x in [-inf, 127]; relative error below 2e-7; 0 below -126 (no denormals)."""
+        n = self.unary("rint", self.max(x, self.f32(-127.0)))
+        f = self.b.fsub(self.max(x, self.f32(-127.0)), n)
+        y = self.f32(EXP2_POLYNOMIAL[-1])
+        for c in EXP2_POLYNOMIAL[-2::-1]:
+            y = self.fma(y, f, self.f32(c))
+        # n = -127 gives the exponent field 0, which is the float 0.0.
+        exponent = self.b.add(self.b.fptosi(n, self.i32v), self.constant(127, self.i32v))
+        power = self.b.shl(exponent, self.constant(23, self.i32v))
+        return self.b.fmul(y, self.b.bitcast(power, self.f32v))
+
+    def exp(self, x: ir.Value) -> ir.Value:
+        """e**x for x <= 88; the argument is reduced in two steps to keep the error at 3e-7."""
+        x = self.max(x, self.f32(-104.0))
+        high, low = 1.442138671875, float(np.log2(np.e)) - 1.442138671875
+        n = self.unary("rint", self.b.fmul(x, self.f32(np.log2(np.e))))
+        f = self.fma(x, self.f32(low), self.fma(x, self.f32(high), self.b.fneg(n)))
+        y = self.f32(EXP2_POLYNOMIAL[-1])
+        for c in EXP2_POLYNOMIAL[-2::-1]:
+            y = self.fma(y, f, self.f32(c))
+        n = self.max(n, self.f32(-127.0))
+        exponent = self.b.add(self.b.fptosi(n, self.i32v), self.constant(127, self.i32v))
+        power = self.b.shl(exponent, self.constant(23, self.i32v))
+        return self.b.fmul(y, self.b.bitcast(power, self.f32v))
+
+    # The dot product, where instruction sets differ.
+
+    def dot(
+        self,
+        start: ir.Value,
+        weights: Sequence[ir.Value],
+        activations: Sequence[ir.Value],
+        limit: int,
+        signed: bool,
+    ) -> ir.Value:
+        """Sums (weight + isa.dot_excess) * activation over groups of four int8 values, exactly.
+
+        ``weights`` and ``activations`` are as many <4*lanes x i8>; the activations are in
+        [-127, 127], the weights in [-limit, limit] if ``signed``, else unsigned in [0, limit].
+        Returns ``start`` plus the sums, <lanes x i32>.
+        """
+        if self.isa.dot_excess(limit, signed):
+            weights = [self.b.xor(w, self.constant(-128, w.type)) for w in weights]
+        return DOTS[self.isa.dot](self, start, weights, activations, limit, signed)
+
+    def call(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+        f = self.function(name, result, *(a.type for a in arguments))
+        return self.b.call(f, arguments)
+
+
+def _minimax(f: Any, degree: int, half_range: float) -> list[float]:
+    """Fits a polynomial with f(0) exact, weighted for relative error, on Chebyshev nodes."""
+    x = np.cos((2 * np.arange(200) + 1) * np.pi / 400) * half_range
+    powers = np.stack([x**i for i in range(1, degree + 1)], 1) / f(x)[:, None]
+    fitted = np.linalg.lstsq(powers, (f(x) - 1) / f(x), rcond=None)[0]
+    return [1.0, *(float(c) for c in fitted)]
+
+
+EXP2_POLYNOMIAL = _minimax(np.exp2, 5, 0.5)
+
+
+def _dot_vpdpbusd(
+    e: Emitter,
+    total: ir.Value,
+    weights: Sequence[ir.Value],
+    activations: Sequence[ir.Value],
+    limit: int,
+    signed: bool,
+) -> ir.Value:
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * e.isa.lanes}"
+    for w, a in zip(weights, activations, strict=True):
+        total = e.call(name, e.i32v, total, w, a)
+    return total
+
+
+def _dot_vpmaddubsw(
+    e: Emitter,
+    total: ir.Value,
+    weights: Sequence[ir.Value],
+    activations: Sequence[ir.Value],
+    limit: int,
+    signed: bool,
+) -> ir.Value:
+    # Products are summed in int16 as long as no sum can exceed its range, then widened.
+    room = max(1, 32767 // (2 * 127 * limit))
+    ones = e.constant(1, e.i16v)
+    for i in range(0, len(weights), room):
+        sums = None
+        for w, a in zip(weights[i : i + room], activations[i : i + room], strict=True):
+            if signed:  # |w| * (a with the sign of w)
+                a = e.call("llvm.x86.avx2.psign.b", e.i8v, a, w)
+                w = e.call(f"llvm.abs.v{w.type.count}i8", w.type, w, ir.IntType(1)(0))
+            pairs = e.call("llvm.x86.avx2.pmadd.ub.sw", e.i16v, w, a)
+            sums = pairs if sums is None else e.b.add(sums, pairs)
+        total = e.b.add(total, e.call("llvm.x86.avx2.pmadd.wd", e.i32v, sums, ones))
+    return total
+
+
+def _dot_sdot(
+    e: Emitter,
+    total: ir.Value,
+    weights: Sequence[ir.Value],
+    activations: Sequence[ir.Value],
+    limit: int,
+    signed: bool,
+) -> ir.Value:
+    for w, a in zip(weights, activations, strict=True):
+        total = e.call("llvm.aarch64.neon.sdot.v4i32.v16i8", e.i32v, total, w, a)
+    return total
+
+
+def _dot_widen(
+    e: Emitter,
+    total: ir.Value,
+    weights: Sequence[ir.Value],
+    activations: Sequence[ir.Value],
+    limit: int,
+    signed: bool,
+) -> ir.Value:
+    b = e.b
+    wide = ir.VectorType(I32, 4 * e.isa.lanes)
+    products = ir.Constant(wide, None)
+    for w, a in zip(weights, activations, strict=True):
+        product = b.mul(b.sext(w, wide) if signed else b.zext(w, wide), b.sext(a, wide))
+        products = b.add(products, product)
+    for k in range(4):
+        lanes = ir.Constant(e.i32v, [4 * i + k for i in range(e.isa.lanes)])
+        total = b.add(total, b.shuffle_vector(products, products, lanes))
+    return total
+
+
+DOTS = {
+    "vpdpbusd": _dot_vpdpbusd,
+    "vpmaddubsw": _dot_vpmaddubsw,
+    "sdot": _dot_sdot,
+    "widen": _dot_widen,
+}

@@ -1,0 +1,125 @@
+"""Which instruction set the kernels are generated for: read from the CPU, or from EDGEQWEN_ISA."""
+
+import ctypes
+import functools
+import os
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from edgeqwen.errors import CpuError
+
+
+@dataclass(frozen=True, slots=True)
+class Isa:
+    """One way of generating code.
+
+    ``lanes`` is the number of float32 values that a vector of the kernels holds; a tile has 16
+    rows, which are ``16 // lanes`` vectors. ``registers`` bounds how many vectors a micro-kernel
+    may keep alive. ``dot`` names how four products of int8 are summed into an int32:
+
+    - ``vpdpbusd``: one instruction, unsigned times signed (AVX-512-VNNI, AVX-VNNI);
+    - ``vpmaddubsw``: unsigned times signed, pairs summed with saturation to int16 (AVX2);
+    - ``sdot``: one instruction, signed times signed (NEON with dotprod);
+    - ``widen``: plain vector code that runs anywhere.
+
+    ``f16`` says that LLVM converts float16 in hardware; otherwise integer operations do.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    dot: str
+    f16: bool = True
+    features: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """How many vectors hold one value for each of a tile's 16 rows."""
+        return 16 // self.lanes
+
+    def dot_excess(self, limit: int, signed: bool) -> int:
+        """Returns e such that ``Emitter.dot`` computes with w + e in place of each weight w.
+
+        Not every instruction set multiplies signed by signed or full-range unsigned by signed;
+        whoever sums the result makes up for it with -e * (sum of the activations).
+        """
+        if self.dot == "vpdpbusd":
+            return 128 if signed else 0
+        if self.dot == "sdot":
+            return -128 if not signed and limit > 127 else 0
+        return 0
+
+
+AVX512_VNNI = Isa(
+    "avx512-vnni", 16, 32, "vpdpbusd", features=("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+)
+AVX_VNNI = Isa("avx-vnni", 8, 16, "vpdpbusd", features=("avx2", "fma", "f16c", "avxvnni"))
+AVX2 = Isa("avx2", 8, 16, "vpmaddubsw", features=("avx2", "fma", "f16c"))
+NEON = Isa("neon", 4, 32, "sdot", features=("neon", "dotprod"))
+GENERIC = Isa("generic", 4, 16, "widen", f16=False)
+
+# Best first; the first that the CPU has is taken.
+ISAS = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX2, NEON, GENERIC)}
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Returns the CPU's features by LLVM's names, corrected where LLVM doesn't look.
+
+    On 64-bit ARM, LLVM lists ``dotprod`` only for CPUs that it knows by name, so the system is
+    asked: getauxval(AT_HWCAP) on Linux, sysctl on macOS.
+    """
+    features = {name for name, present in llvm.get_host_cpu_features().items() if present}
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        features.add("neon")
+        if _arm_has_dotprod():
+            features.add("dotprod")
+        else:
+            features.discard("dotprod")
+    return frozenset(features)
+
+
+def _arm_has_dotprod() -> bool:
+    if platform.system() == "Linux":
+        at_hwcap, hwcap_asimddp = 16, 20
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.restype = ctypes.c_ulong
+        return bool(getauxval(ctypes.c_ulong(at_hwcap)) >> hwcap_asimddp & 1)
+    if platform.system() == "Darwin":
+        value, size = ctypes.c_int(0), ctypes.c_size_t(4)
+        name = b"hw.optional.arm.FEAT_DotProd"
+        found = ctypes.CDLL(None).sysctlbyname(
+            name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)
+        )
+        return found == 0 and value.value == 1
+    return False
+
+
+def available_isas() -> list[Isa]:
+    """Returns the instruction sets that this CPU can run, best first."""
+    return [isa for isa in ISAS.values() if cpu_features().issuperset(isa.features)]
+
+
+def current_isa() -> Isa:
+    """Returns the instruction set to generate code for.
+
+    Raises CpuError when EDGEQWEN_ISA names an unknown one, or one that this CPU lacks.
+    """
+    wanted = os.environ.get("EDGEQWEN_ISA", "").strip().lower()
+    if not wanted:
+        return available_isas()[0]
+    if wanted not in ISAS:
+        raise CpuError(
+            f"EDGEQWEN_ISA={wanted}: no such instruction set; choose one of {', '.join(ISAS)}, "
+            "or unset it to use the best that this CPU has"
+        )
+    missing = [f for f in ISAS[wanted].features if f not in cpu_features()]
+    if missing:
+        names = ", ".join(isa.name for isa in available_isas())
+        raise CpuError(
+            f"EDGEQWEN_ISA={wanted}: this CPU ({llvm.get_host_cpu_name()}) lacks "
+            f"{', '.join(missing)}; it can run {names}"
+        )
+    return ISAS[wanted]

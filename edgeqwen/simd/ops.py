@@ -1,0 +1,245 @@
+"""Vector operations for kernels: ``a * b + c`` on vectors, loads, stores, reductions, conversions.
+
+A kernel takes an ISA token first and makes vectors from it; every other operation finds the
+instruction set in the types of its arguments::
+
+    total = zeros_f32(isa)
+    for i in range(0, n, lanes(isa)):
+        x = load_f32(isa, address + 4 * i)
+        total = fma(x, x, total)
+    return sum_lanes(total)
+
+Addresses are int64 and aren't checked: they come from sizes validated when a file was opened.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin
+
+from edgeqwen.simd.emitter import F32, I32, Emitter
+from edgeqwen.simd.types import ELEMENTS, IsaType, VectorType
+
+Emit = Callable[..., Any]
+
+
+def vector(element: str, isa: Any, multiple: int = 1) -> VectorType:
+    return VectorType(element, isa.lanes * multiple, isa)
+
+
+def _maker(element: str, emit: Emit, *parameters: types.Type) -> Any:
+    """Makes an operation ``f(isa, *parameters) -> vector of element``."""
+
+    def typing(typing_context, isa, *arguments):  # type: ignore[no-untyped-def]
+        if not isinstance(isa, IsaType):
+            return None
+        result = vector(element, isa.isa)
+
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return emit(Emitter(builder, isa.isa), *values[1:])
+
+        return result(isa, *parameters), codegen
+
+    return _with_arity(typing, len(parameters) + 1)
+
+
+def _mapper(result: str, emit: Emit, arity: int = 1) -> Any:
+    """Makes an operation ``f(*vectors) -> vector of result`` ("same": the type of the first)."""
+
+    def typing(typing_context, *arguments):  # type: ignore[no-untyped-def]
+        first = arguments[0]
+        if not all(isinstance(a, VectorType) for a in arguments):
+            return None
+        type_ = first if result == "same" else vector(result, first.isa)
+
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return emit(Emitter(builder, first.isa), *values)
+
+        return type_(*arguments), codegen
+
+    return _with_arity(typing, arity)
+
+
+def _reducer(emit: Emit) -> Any:
+    """Makes an operation ``f(vector) -> its element``."""
+
+    def typing(typing_context, x):  # type: ignore[no-untyped-def]
+        scalar = {"f32": types.float32, "i32": types.int32}[x.element]
+
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return emit(Emitter(builder, x.isa), values[0])
+
+        return scalar(x), codegen
+
+    return intrinsic(typing)
+
+
+def _with_arity(typing: Emit, arity: int) -> Any:
+    # Numba reads the number of parameters from the signature: *arguments would not do.
+    if arity == 1:
+        return intrinsic(lambda typing_context, a: typing(typing_context, a))
+    if arity == 2:
+        return intrinsic(lambda typing_context, a, b: typing(typing_context, a, b))
+    return intrinsic(lambda typing_context, a, b, c: typing(typing_context, a, b, c))
+
+
+load_f32 = _maker("f32", lambda e, a: e.load(e.f32v, a), types.int64)
+load_f16 = _maker("f32", lambda e, a: e.f16_to_f32(e.load(e.f16v, a)), types.int64)
+load_i32 = _maker("i32", lambda e, a: e.load(e.i32v, a), types.int64)
+splat_f32 = _maker("f32", lambda e, x: e.splat(x, e.f32v), types.float32)
+load_f32_splat = _maker("f32", lambda e, a: e.load_f32_splat(a), types.int64)
+zeros_f32 = _maker("f32", lambda e: ir.Constant(e.f32v, None))
+
+fma = _mapper("same", lambda e, x, y, z: e.fma(x, y, z), 3)
+maximum = _mapper("same", lambda e, x, y: e.max(x, y), 2)
+absolute = _mapper("same", lambda e, x: e.unary("fabs", x))
+exp2 = _mapper("same", lambda e, x: e.exp2(x))
+exp = _mapper("same", lambda e, x: e.exp(x))
+round_to_i32 = _mapper("i32", lambda e, x: e.b.fptosi(e.unary("rint", x), e.i32v))
+divide = _mapper("same", lambda e, x, y: e.b.fdiv(x, y), 2)
+
+sum_lanes = _reducer(
+    lambda e, x: e.reduce(x, e.b.fadd if x.type.element == F32 else e.b.add)
+)
+max_lanes = _reducer(lambda e, x: e.reduce(x, e.max))
+
+
+@intrinsic
+def lanes(typing_context, isa):  # type: ignore[no-untyped-def]
+    """The number of float32 lanes of a vector, a constant of the generated code."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return ir.IntType(64)(isa.isa.lanes)
+
+    return types.int64(isa), codegen
+
+
+@intrinsic
+def store(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Stores a vector at an address of any alignment."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        Emitter(builder, value.isa).store(values[1], values[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to float16 and stores it."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        e.store(e.f32_to_f16(values[1]), values[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        e.store(builder.trunc(values[1], ir.VectorType(ir.IntType(8), value.count)), values[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def mask_tail(typing_context, value, count, fill):  # type: ignore[no-untyped-def]
+    """Replaces the lanes at and after ``count`` (int32) by ``fill`` (float32)."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        lane = ir.Constant(e.i32v, list(range(value.count)))
+        kept = builder.icmp_signed("<", lane, e.splat(values[1], e.i32v))
+        return builder.select(kept, values[0], e.splat(values[2], e.f32v))
+
+    return value(value, types.int32, types.float32), codegen
+
+
+def _scalar_access(element: str, type_: types.Type) -> tuple[Any, Any]:
+    @intrinsic
+    def peek(typing_context, address):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            loaded = builder.load(builder.inttoptr(values[0], _llvm(element).as_pointer()))
+            loaded.align = 1
+            return loaded
+
+        return type_(types.int64), codegen
+
+    @intrinsic
+    def poke(typing_context, address, value):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            stored = builder.store(
+                values[1], builder.inttoptr(values[0], _llvm(element).as_pointer())
+            )
+            stored.align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, type_), codegen
+
+    return peek, poke
+
+
+def _llvm(element: str) -> ir.Type:
+    return ir.IntType(64) if element == "i64" else ELEMENTS[element]
+
+
+peek_f32, poke_f32 = _scalar_access("f32", types.float32)
+peek_i16, poke_i16 = _scalar_access("i16", types.int16)
+peek_i32, poke_i32 = _scalar_access("i32", types.int32)
+peek_i64, poke_i64 = _scalar_access("i64", types.int64)
+
+
+@intrinsic
+def poke_f16(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Rounds one float32 to float16 and stores it, with the same code as vectors use."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        from edgeqwen.simd.isa import GENERIC
+
+        # One conversion is too rare to be worth an instruction: integer code runs everywhere.
+        e = Emitter(builder, GENERIC)
+        half = e.f32_to_f16(e.splat(values[1], e.f32v))
+        first = builder.extract_element(half, I32(0))
+        stored = builder.store(first, builder.inttoptr(values[0], ELEMENTS["f16"].as_pointer()))
+        stored.align = 2
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), codegen
+
+
+# Operators: a + b, a - b, a * b on vectors of one type.
+
+_OPERATORS = {
+    operator.add: ("fadd", "add"),
+    operator.sub: ("fsub", "sub"),
+    operator.mul: ("fmul", "mul"),
+}
+
+
+def _register_operator(function: Any, float_op: str, integer_op: str) -> None:
+    @infer_global(function)
+    class VectorOperator(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args, kws):  # type: ignore[no-untyped-def]
+            if len(args) == 2 and isinstance(args[0], VectorType) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    @lower_builtin(function, VectorType, VectorType)
+    def lower(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        name = float_op if sig.return_type.element == "f32" else integer_op
+        return getattr(builder, name)(*values)
+
+
+for _function, _names in _OPERATORS.items():
+    _register_operator(_function, *_names)
