@@ -1,0 +1,192 @@
+"""The tape: operations recorded once by plain Python, replayed for every step by all threads.
+
+An operation is a kernel's address, its arguments and a number of chunks. A thread takes chunks of
+the current operation until none are left, waits until those that others took are finished, and
+goes on to the next. Nobody waits for a *thread*: one that the system has put to sleep between two
+chunks delays nothing, the others do its share, and when it comes back it runs ahead through what
+is finished.
+
+Both counters of an operation, chunks taken and chunks finished, carry the step's number (its
+epoch) in their upper bits. A counter of an older epoch counts as zero, so nothing is ever reset;
+a thread that meets a newer epoch than its own is late by a whole step and leaves.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from edgeqwen.simd.atomics import atomic_load, compare_and_swap, pause, yield_processor
+from edgeqwen.simd.compile import inline_kernel, kernel_address
+from edgeqwen.simd.records import record, record_view
+
+OPERATION = record(
+    "kernel",  # address of int32 f(result*, exception**, token, args, chunk)
+    "args",
+    "chunks",
+    "tokens_per_chunk",  # if not 0: chunks for every so many tokens of the step
+    "positions_per_chunk",  # if not 0: chunks for every so many positions of the sequence
+)
+operation_view = record_view(OPERATION)
+OPERATION_BYTES = OPERATION.itemsize
+
+COUNT_BITS = 24
+MAX_CHUNKS = (1 << COUNT_BITS) - 1
+# A waiting thread spins this often before it lets other threads have the processor.
+SPINS = 400
+# Each operation's two counters stand in cache lines of their own.
+COUNTER_BYTES = 64
+
+
+class Tape:
+    """A list of operations with the arguments they point to. Recorded once, never changed."""
+
+    def __init__(self) -> None:
+        self._operations: list[tuple[int, int, int, int, int]] = []
+        self._keep: list[Any] = []
+        self.names: list[str] = []
+        self.operations: NDArray[np.int64] = np.zeros(0, OPERATION)
+        self.counters: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def add(
+        self,
+        kernel: Any,
+        token: Any,
+        layout: np.dtype[Any],
+        arguments: Mapping[str, int],
+        *,
+        chunks: int = 1,
+        tokens_per_chunk: int = 0,
+        positions_per_chunk: int = 0,
+        name: str = "",
+    ) -> None:
+        """Records an operation.
+
+        ``kernel`` has the signature f(token, args, chunk) and is compiled for the type of
+        ``token``; ``arguments`` fills a record of the dtype ``layout``, every field of it. The
+        operation has ``chunks`` chunks, times ceil(tokens / tokens_per_chunk) and
+        ceil(positions / positions_per_chunk) where those aren't 0.
+        """
+        if set(arguments) != set(layout.names or ()):
+            raise ValueError(f"{name}: arguments {sorted(arguments)} don't fit {layout.names}")
+        filled = np.zeros(1, layout)
+        for field, value in arguments.items():
+            filled[field] = value
+        self._keep.append(filled)
+        address = _address(kernel, token)
+        self._operations.append(
+            (address, filled.ctypes.data, chunks, tokens_per_chunk, positions_per_chunk)
+        )
+        self.names.append(name or kernel.__name__)
+
+    def finish(self) -> None:
+        """Lays the operations out in memory; nothing can be added afterwards."""
+        self.operations = np.array(self._operations, OPERATION)
+        self.counters = np.zeros(len(self._operations) * 2 * COUNTER_BYTES // 8, np.int64)
+
+
+def _address(kernel: Any, token: Any) -> int:
+    from numba import typeof
+
+    return kernel_address(kernel, typeof(token), types.int64, types.int64)
+
+
+@intrinsic
+def _call(typing_context, function, args, chunk):  # type: ignore[no-untyped-def]
+    """Calls a kernel by its address, in Numba's native convention. Kernels don't raise."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        bytes_, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
+        convention = ir.FunctionType(ir.IntType(32), [bytes_.as_pointer()] * 2 + [bytes_, i64, i64])
+        result = cgutils.alloca_once(builder, bytes_)
+        exception = cgutils.alloca_once(builder, bytes_)
+        token = ir.Constant(bytes_, None)
+        function = builder.inttoptr(values[0], convention.as_pointer())
+        builder.call(function, [result, exception, token, values[1], values[2]])
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(i, i, i), codegen
+
+
+@inline_kernel
+def _take(counter, epoch, n_chunks):  # type: ignore[no-untyped-def]
+    """Returns the next chunk, -1 when all are taken, -2 when this thread is a step late."""
+    value = atomic_load(counter)
+    while True:
+        tag = value >> COUNT_BITS
+        if tag > epoch:
+            return -2
+        count = value & MAX_CHUNKS if tag == epoch else 0
+        if count >= n_chunks:
+            return -1
+        seen = compare_and_swap(counter, value, (epoch << COUNT_BITS) | (count + 1))
+        if seen == value:
+            return count
+        value = seen
+
+
+@inline_kernel
+def _finish(counter, epoch, n):  # type: ignore[no-untyped-def]
+    """Counts ``n`` more chunks as finished. The epoch can't have passed: they were not."""
+    value = atomic_load(counter)
+    while True:
+        count = value & MAX_CHUNKS if value >> COUNT_BITS == epoch else 0
+        seen = compare_and_swap(counter, value, (epoch << COUNT_BITS) | (count + n))
+        if seen == value:
+            return
+        value = seen
+
+
+@inline_kernel
+def _wait(counter, epoch, n_chunks):  # type: ignore[no-untyped-def]
+    """Waits until all chunks are finished; returns False when this thread is a step late."""
+    spins = 0
+    while True:
+        value = atomic_load(counter)
+        tag = value >> COUNT_BITS
+        if tag > epoch:
+            return False
+        if tag == epoch and value & MAX_CHUNKS >= n_chunks:
+            return True
+        spins += 1
+        if spins < SPINS:
+            pause()
+        else:
+            yield_processor()
+
+
+@inline_kernel
+def replay(operations, n_operations, counters, n_tokens, n_positions, epoch):  # type: ignore[no-untyped-def]
+    """Does this thread's share of one step.
+
+    The numbers of tokens and positions are those of the epoch, not read from the step's state:
+    a late thread must count chunks as they were counted then.
+    """
+    for i in range(n_operations):
+        op = operation_view(operations + i * OPERATION_BYTES)
+        n_chunks = op.chunks
+        if op.tokens_per_chunk != 0:
+            n_chunks *= (n_tokens + op.tokens_per_chunk - 1) // op.tokens_per_chunk
+        if op.positions_per_chunk != 0:
+            n_chunks *= (n_positions + op.positions_per_chunk - 1) // op.positions_per_chunk
+        taken = counters + 2 * i * COUNTER_BYTES
+        finished = taken + COUNTER_BYTES
+        n = 0
+        while True:
+            chunk = _take(taken, epoch, n_chunks)
+            if chunk == -2:
+                return
+            if chunk == -1:
+                break
+            _call(op.kernel, op.args, chunk)
+            n += 1
+        if n != 0:
+            _finish(finished, epoch, n)
+        if not _wait(finished, epoch, n_chunks):
+            return
