@@ -1,0 +1,86 @@
+"""Showing an answer while it is generated, and stopping it by Ctrl-C."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from edgeqwen.cli.terminal import clean
+
+if TYPE_CHECKING:
+    from edgeqwen import Generation, GenerationStats
+
+# Reading so many tokens of a prompt takes long enough that something should move meanwhile.
+_LONG_PROMPT = 512
+
+
+@contextmanager
+def ctrl_c_cancels(generation: "Generation") -> Iterator[None]:
+    """Lets the first Ctrl-C end the generation; a second one is a KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(signum: int, frame: FrameType | None) -> None:
+        generation.cancel()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def show(generation: "Generation") -> None:
+    """Prints the pieces as they come and ends the line, also after Ctrl-C."""
+    ends_line = True
+    with ctrl_c_cancels(generation):
+        for piece in generation:
+            sys.stdout.write(clean(piece))
+            sys.stdout.flush()
+            ends_line = piece.endswith("\n")
+    if not ends_line or not generation.tokens:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+def prompt_progress(done: int, total: int) -> None:
+    """Shows how much of a long prompt is read, in a line of a terminal that vanishes again."""
+    if total < _LONG_PROMPT or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return
+    line = "" if done >= total else f"reading the prompt: {done} of {total} tokens"
+    sys.stderr.write(f"\r\x1b[K{line}")
+    sys.stderr.flush()
+
+
+def stats_line(stats: "GenerationStats") -> str:
+    """Returns what an answer took, for people."""
+    n_read = stats.n_prompt - stats.n_reused
+    reused = f" and {stats.n_reused} reused" if stats.n_reused else ""
+    return (
+        f"prompt: {n_read} tokens read{reused}, {_speed(stats.prefill_s, stats.prefill_tps)}; "
+        f"answer: {stats.n_generated} tokens, {_speed(stats.decode_s, stats.decode_tps)}"
+    )
+
+
+def _speed(seconds: float, tps: float | None) -> str:
+    return f"{seconds:.2f} s" + (f" ({tps:.1f} tokens/s)" if tps is not None else "")
+
+
+def stats_fields(stats: "GenerationStats") -> dict[str, Any]:
+    """Returns what an answer took, for programs. Times are in seconds."""
+    return {
+        "n_prompt": stats.n_prompt,
+        "n_reused": stats.n_reused,
+        "n_generated": stats.n_generated,
+        "prefill_s": stats.prefill_s,
+        "decode_s": stats.decode_s,
+        "first_token_s": stats.first_token_s,
+        "prefill_tps": stats.prefill_tps,
+        "decode_tps": stats.decode_tps,
+    }

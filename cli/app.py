@@ -1,0 +1,68 @@
+"""The ``edgeqwen`` program: its commands and global options."""
+
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgeqwen.cli import bench, chat, inspect, quantize, terminal, warmup
+from edgeqwen.cli import run as run_command
+from edgeqwen.cli.failures import DEBUG_OPTION, guarded, report
+
+app = typer.Typer(
+    name="edgeqwen",
+    help="Runs Qwen2.5 language models on this computer's CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="edgeqwen COMMAND --help tells more about a command.",
+)
+
+for name, command in (
+    ("chat", chat.chat),
+    ("run", run_command.run),
+    ("quantize", quantize.quantize),
+    ("inspect", inspect.inspect),
+    ("bench", bench.bench),
+    ("warmup", warmup.warmup),
+):
+    app.command(name)(guarded(command))
+
+
+def _version(value: bool) -> None:
+    if value:
+        from edgeqwen import __version__
+
+        print(f"edgeqwen {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: bool = DEBUG_OPTION,
+) -> None:
+    """Takes the options that stand before the command."""
+
+
+def run() -> NoReturn:
+    """Runs the program and exits with its code."""
+    terminal.prepare_streams()
+    # A polite request to end lets a command clean up behind itself, like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    code: object = 0
+    try:
+        app(prog_name="edgeqwen")
+    except SystemExit as leaving:
+        code = leaving.code
+    except BaseException as error:
+        code = report(error)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = report(error)
+    sys.exit(code)  # type: ignore[arg-type]

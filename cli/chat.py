@@ -1,0 +1,61 @@
+"""``edgeqwen chat``: a conversation in the terminal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeqwen.cli import options
+
+
+def chat(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]", help="A GGUF file; without one, a tiny random model shows the way."
+        ),
+    ] = None,
+    max_tokens: options.MaxTokens = None,
+    system: options.System = None,
+    stop: options.Stop = None,
+    threads: options.Threads = None,
+    context: options.Context = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    seed: options.Seed = None,
+) -> None:
+    """Talk to a model. /help lists the commands inside; Ctrl-C stops an answer, Ctrl-D leaves.
+
+    Without a terminal, every line of standard input is answered until it ends.
+    """
+    from edgeqwen.cli import demo_model
+    from edgeqwen.cli.conversation import Conversation
+    from edgeqwen.cli.loading import load_model
+
+    if model is None:
+        print(demo_model.EXPLANATION, flush=True)
+        model = demo_model.find_or_build()
+        max_tokens = max_tokens or demo_model.MAX_TOKENS
+    with load_model(model, threads=threads, context=context) as loaded:
+        conversation = Conversation(
+            loaded.chat(
+                system,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                presence_penalty=presence_penalty,
+                frequency_penalty=frequency_penalty,
+                seed=seed,
+            ),
+            max_tokens=max_tokens,
+            stop=stop or (),
+        )
+        print(f"{loaded.config.name or model.name}: /help lists the commands.", flush=True)
+        conversation.run()

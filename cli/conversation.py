@@ -1,0 +1,124 @@
+"""The loop of ``edgeqwen chat``: reads lines, answers them, obeys the commands among them."""
+
+import contextlib
+import random
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgeqwen.cli.answers import prompt_progress, show, stats_line
+from edgeqwen.cli.terminal import error_line, valid_unicode
+from edgeqwen.errors import EdgeqwenError
+
+if TYPE_CHECKING:
+    from edgeqwen import Chat, Generation
+
+_HELP = """\
+/help          this list
+/clear         forget the conversation, keep the system prompt
+/system TEXT   begin anew with this system prompt; alone: with the model's own
+/regen         another answer to the last message
+/stats         what the last answer took
+/quit          leave (so does Ctrl-D)
+Ctrl-C stops an answer. A message that begins with a slash needs a space before it."""
+
+
+class Conversation:
+    """One conversation with the person or the pipe at standard input."""
+
+    def __init__(self, chat: "Chat", *, max_tokens: int | None, stop: Sequence[str]) -> None:
+        self._chat = chat
+        self._options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop}
+        self._last: Generation | None = None
+        self._interactive = sys.stdin.isatty()
+
+    def run(self) -> None:
+        """Answers line after line until the input ends or the user leaves."""
+        if self._interactive:
+            # Line editing and history for input(), where the platform has them.
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401
+        while (line := self._read()) is not None:
+            try:
+                if not self._obey_or_answer(line):
+                    return
+            except EdgeqwenError as error:
+                if not self._interactive:
+                    raise
+                error_line(str(error))
+            except KeyboardInterrupt:
+                if not self._interactive:
+                    raise
+                print()
+
+    def _read(self) -> str | None:
+        """Returns the next line, or None at the end of the input."""
+        if not self._interactive:
+            line = sys.stdin.readline()
+            return valid_unicode(line) if line else None
+        while True:
+            try:
+                return valid_unicode(input("> "))
+            except EOFError:
+                print()
+                return None
+            except KeyboardInterrupt:
+                print("\n(Ctrl-D or /quit leaves)")
+
+    def _obey_or_answer(self, line: str) -> bool:
+        """Does what a line asks for; False when it asks to leave."""
+        if not line.startswith("/"):
+            if text := line.strip():
+                self._answer(text)
+            return True
+        command, _, argument = line.strip().partition(" ")
+        match command:
+            case "/quit" | "/exit":
+                return False
+            case "/help":
+                print(_HELP)
+            case "/clear":
+                self._begin_anew(keep_system=True)
+                print("The conversation is forgotten.")
+            case "/system":
+                self._begin_anew(keep_system=False)
+                if argument.strip():
+                    self._chat.messages.append({"role": "system", "content": argument.strip()})
+                print("A new conversation begins with this system prompt.")
+            case "/regen":
+                self._regenerate()
+            case "/stats":
+                print(stats_line(self._last.stats) if self._last else "There is no answer yet.")
+            case _:
+                print(f"There is no command {command}; /help lists them.")
+        return True
+
+    def _begin_anew(self, *, keep_system: bool) -> None:
+        self._chat.messages[:] = [
+            message
+            for message in self._chat.messages
+            if keep_system and message["role"] == "system"
+        ]
+
+    def _regenerate(self) -> None:
+        if len(self._chat.messages) < 2 or self._chat.messages[-1]["role"] != "assistant":
+            print("There is no answer yet.")
+            return
+        question = self._chat.messages[-2]["content"]
+        del self._chat.messages[-2:]
+        # With a fixed seed, the same answer would come again.
+        self._answer(question, seed=random.getrandbits(32))
+
+    def _answer(self, text: str, **options: Any) -> None:
+        generation = self._chat.send(text, progress=prompt_progress, **self._options, **options)
+        self._last = generation
+        show(generation)
+        if not self._interactive:
+            if generation.finish_reason == "cancelled":
+                raise KeyboardInterrupt
+        elif generation.finish_reason == "length":
+            n_tokens = generation.stats.n_generated
+            why = (
+                "--max-tokens" if n_tokens == self._options["max_tokens"] else "the context is full"
+            )
+            print(f"(cut after {n_tokens} tokens: {why})")

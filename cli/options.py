@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_SAMPLING = "Sampling"
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF file.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("-t", "--threads", min=1, help="Threads; by default one for each core."),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "-c", "--context", min=1, help="Tokens of context; by default as many as the model has."
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("-n", "--max-tokens", min=1, help="Tokens of an answer at most."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", help="The system prompt, instead of the model's own."),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="End the answer before this text; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="0 takes the likeliest token.", rich_help_panel=_SAMPLING),
+]
+TopK = Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING)]
+TopP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+MinP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+RepetitionPenalty = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+PresencePenalty = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+FrequencyPenalty = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING),
+]

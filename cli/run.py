@@ -1,0 +1,77 @@
+"""``edgeqwen run``: one answer."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from edgeqwen.cli import options
+
+
+def run(
+    model: options.ModelFile,
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What to answer; - reads standard input.")
+    ],
+    max_tokens: options.MaxTokens = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text as it stands: no chat template.")
+    ] = False,
+    system: options.System = None,
+    stop: options.Stop = None,
+    as_json: options.Json = False,
+    threads: options.Threads = None,
+    context: options.Context = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    seed: options.Seed = None,
+) -> None:
+    """Answer one prompt and leave."""
+    from edgeqwen.cli.answers import (
+        ctrl_c_cancels,
+        prompt_progress,
+        show,
+        stats_fields,
+    )
+    from edgeqwen.cli.loading import load_model
+    from edgeqwen.cli.terminal import valid_unicode
+    from edgeqwen.options import SamplingKeywords
+
+    if raw and system is not None:
+        raise typer.BadParameter("a system prompt needs the chat template: leave out --raw")
+    text = valid_unicode(sys.stdin.read() if prompt == "-" else prompt)
+    sampling: SamplingKeywords = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "seed": seed,
+    }
+    with load_model(model, threads=threads, context=context) as loaded:
+        start = loaded.generate if raw else loaded.chat(system).send
+        generation = start(
+            text, max_tokens=max_tokens, stop=stop or (), progress=prompt_progress, **sampling
+        )
+        if not as_json:
+            show(generation)
+        else:
+            with ctrl_c_cancels(generation):
+                answer = generation.text
+            fields = {
+                "text": answer,
+                "finish_reason": generation.finish_reason,
+                "tokens": generation.tokens,
+                **stats_fields(generation.stats),
+            }
+            print(json.dumps(fields))
+    if generation.finish_reason == "cancelled":
+        raise KeyboardInterrupt

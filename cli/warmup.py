@@ -1,0 +1,26 @@
+"""``edgeqwen warmup``: compiles the kernels ahead of the first use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeqwen.cli import options
+
+
+def warmup(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]", help="A GGUF file; without one, the kernels of every weight type."
+        ),
+    ] = None,
+    threads: options.Threads = None,
+) -> None:
+    """Compile ahead what running a model needs; done once for each CPU and version."""
+    from edgeqwen.cli.progress import count_bar
+    from edgeqwen.engine import warmup as compile_kernels
+
+    with count_bar("compiling kernels") as progress:
+        compile_kernels(model, n_threads=threads, progress=progress)
+    print("All kernels are compiled.")

@@ -1,0 +1,5 @@
+"""``python -m edgeqwen``: the command line."""
+
+from edgeqwen.cli import main
+
+main()

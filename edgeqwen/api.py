@@ -1,0 +1,186 @@
+"""Loading a model, and what an application then holds: ``Model``."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+import numpy as np
+
+from edgeqwen.chat import Chat
+from edgeqwen.config import ModelConfig
+from edgeqwen.engine import Engine
+from edgeqwen.engine import Sequence as KvSequence
+from edgeqwen.generation import Answer, Generation, generate_pieces
+from edgeqwen.gguf_file import GgufFile
+from edgeqwen.options import (
+    Request,
+    SamplingKeywords,
+    check_fits,
+    positive_integer,
+    sampling_options,
+    text_argument,
+    token_ids,
+)
+from edgeqwen.sampling import SamplingOptions
+from edgeqwen.shared_engine import SharedEngine
+from edgeqwen.text.chat_template import ChatTemplate
+from edgeqwen.text.tokenizer import Tokenizer
+
+
+def load(
+    path: str | Path,
+    *,
+    n_threads: int | None = None,
+    max_context: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> "Model":
+    """Loads a GGUF file and returns the model.
+
+    ``n_threads``: threads that compute, by default one for each physical core.
+    ``max_context``: tokens that a conversation may hold, by default as many as the model was
+    trained for; memory is taken only for the tokens that are really there.
+    ``progress(done, total)`` is called with bytes while the weights are loaded.
+
+    Raises FileFormatError for a damaged file, UnsupportedError for one that this version can't
+    run, OptionError for senseless options, and OSError where the file can't be read.
+    """
+    if n_threads is not None:
+        n_threads = positive_integer(n_threads, "n_threads")
+    if max_context is not None:
+        max_context = positive_integer(max_context, "max_context")
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(GgufFile.open(path))
+        tokenizer = Tokenizer.from_gguf(file)
+        sampling = SamplingOptions.from_gguf(file.metadata)
+        engine = Engine(file, n_threads=n_threads, max_context=max_context, progress=progress)
+        stack.pop_all()
+    return Model(engine, tokenizer, file, sampling)
+
+
+class Model:
+    """A loaded model. Generates text, holds conversations, gives logits; ``load`` makes it.
+
+    It may be used from several threads: their generations take turns, token by token. Use it as a
+    context manager or call ``close`` to free its memory; afterwards everything raises ClosedError.
+    """
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, file: GgufFile, sampling: SamplingOptions
+    ) -> None:
+        self._file = file
+        self._shared = SharedEngine(engine, name=str(file.path))
+        self._template: ChatTemplate | None = None
+        self.tokenizer = tokenizer
+        self.sampling = sampling
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.engine.config
+
+    @property
+    def engine(self) -> Engine:
+        """The engine underneath, for measurements; it knows nothing of turns between threads."""
+        return self._shared.engine
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The file's own chat template; TemplateError if it has none or a broken one."""
+        if self._template is None:
+            self._shared.check_open()
+            self._template = ChatTemplate.from_gguf(self._file)
+        return self._template
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        stop: str | Iterable[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Generation:
+        """Returns the continuation of a prompt; iterate over it for the pieces of its text.
+
+        ``prompt``: text, in which special tokens such as ``<|im_start|>`` are recognised, or token
+        ids. It is continued as it stands; ``chat`` applies the chat template.
+        ``max_tokens``: None means until the model ends its answer or the context is full.
+        ``stop``: strings before which the text is cut.
+        ``progress(done, total)`` is called with tokens while the prompt is read.
+        ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+        frequency_penalty, seed; what is left out or None comes from the file (``self.sampling``).
+        Temperature 0 takes the likeliest token.
+
+        Raises at once: OptionError, ClosedError, and ContextFullError if the prompt doesn't fit.
+        """
+        self._shared.check_open()
+        if isinstance(prompt, str):
+            text = text_argument(prompt, "prompt")
+            prompt = self.tokenizer.encode(text, allow_special=True)
+        request = Request.checked(
+            token_ids(prompt, self.config.vocab_size, "prompt"),
+            sampling_options(self.sampling, sampling),
+            max_context=self.engine.max_context,
+            max_tokens=max_tokens,
+            stop=stop,
+            progress=progress,
+        )
+        answer = Answer(len(request.prompt))
+        pieces = generate_pieces(
+            self._shared, self.tokenizer, request, _OneUse(self._shared), answer
+        )
+        return Generation(answer, pieces)
+
+    def chat(self, system: str | None = None, **sampling: Unpack[SamplingKeywords]) -> Chat:
+        """Returns a new conversation.
+
+        ``system``: the system prompt; None leaves it to the model's template, which usually has
+        one. ``sampling``: defaults for every answer, as in ``generate``.
+        """
+        self._shared.check_open()
+        options = sampling_options(self.sampling, sampling)
+        return Chat(self._shared, self.tokenizer, self.chat_template, options, system)
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
+
+        Raises OptionError, ClosedError, and ContextFullError if the tokens don't fit.
+        """
+        self._shared.check_open()
+        ids = token_ids(tokens, self.config.vocab_size, "tokens")
+        check_fits(len(ids), self.engine.max_context)
+        return self._shared.logits(ids)
+
+    def close(self) -> None:
+        """Frees the weights and every KV cache, after the step under way. Idempotent."""
+        self._shared.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._shared.closed else f"{self.config.n_layers} layers"
+        return f"<Model {self._shared.name}: {state}>"
+
+
+class _OneUse:
+    """A fresh KV sequence for one generation, freed when it ends."""
+
+    def __init__(self, shared: SharedEngine) -> None:
+        self._shared = shared
+
+    def acquire(self, prompt: Sequence[int]) -> tuple[KvSequence, int]:
+        return self._shared.new_sequence(), 0
+
+    def release(self, sequence: KvSequence) -> None:
+        self._shared.release(sequence)

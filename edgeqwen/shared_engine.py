@@ -1,0 +1,117 @@
+"""One engine that several conversations and threads share: a step at a time, and safe to close."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeqwen.errors import ClosedError
+
+if TYPE_CHECKING:
+    from edgeqwen.engine import Engine
+    from edgeqwen.engine import Sequence as KvSequence
+    from edgeqwen.sampling import Sampler
+
+
+class SharedEngine:
+    """Runs the steps of any number of generations on one engine.
+
+    Threads take turns step by step (a prompt, or one token), so that two generations in two threads
+    both go on, each at half the speed, and one that nobody iterates holds up no other.
+    Every method raises ``ClosedError`` after ``close``.
+    """
+
+    def __init__(self, engine: "Engine", *, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self._sequences: dict[int, KvSequence] = {}
+        self._closed = False
+        self._turn = threading.Lock()
+        # Whoever wants a turn waits here first. Without it, the thread that has just finished
+        # a step would nearly always get the next turn too, and the others would starve.
+        self._queue = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.name} was closed: load the model again to use it")
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        self._queue.acquire()
+        try:
+            self._turn.acquire()
+        finally:
+            self._queue.release()
+        try:
+            self.check_open()
+            yield
+        finally:
+            self._turn.release()
+
+    def new_sequence(self) -> "KvSequence":
+        with self._my_turn():
+            sequence = self.engine.new_sequence()
+            self._sequences[id(sequence)] = sequence
+            return sequence
+
+    def release(self, sequence: "KvSequence") -> None:
+        """Frees a sequence's KV cache. It may have been freed already, by ``close`` for one."""
+        if self._sequences.pop(id(sequence), None) is not None:
+            sequence.close()
+
+    def prefill(
+        self,
+        sequence: "KvSequence",
+        tokens: Sequence[int],
+        sampler: "Sampler",
+        *,
+        cancelled: Callable[[], bool],
+        progress: Callable[[int, int], None] | None,
+    ) -> int | None:
+        """Appends ``tokens`` and samples the token after them; None when it was cancelled."""
+        with self._my_turn(), self._trusted(sequence):
+            logits = self.engine.prefill(sequence, tokens, cancelled=cancelled, progress=progress)
+            return None if cancelled() else sampler.sample(logits)
+
+    def decode(self, sequence: "KvSequence", token: int, sampler: "Sampler") -> int:
+        """Appends one token and samples the next one."""
+        with self._my_turn(), self._trusted(sequence):
+            return sampler.sample(self.engine.decode(sequence, token))
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        """Returns float32 [len(tokens), vocab_size]."""
+        with self._my_turn():
+            sequence = self.engine.new_sequence()
+            try:
+                return self.engine.logits(sequence, tokens)
+            finally:
+                sequence.close()
+
+    @contextmanager
+    def _trusted(self, sequence: "KvSequence") -> Iterator[None]:
+        """Frees a sequence whose step was broken off, for nobody knows what its cache holds."""
+        try:
+            yield
+        except BaseException:
+            self.release(sequence)
+            raise
+
+    def holds(self, sequence: "KvSequence") -> bool:
+        """Tells whether the sequence can still be used."""
+        return id(sequence) in self._sequences
+
+    def close(self) -> None:
+        """Waits for the step under way, then frees every KV cache and the engine. Idempotent."""
+        with self._queue, self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            while self._sequences:
+                self._sequences.popitem()[1].close()
+            self.engine.close()

@@ -1,0 +1,196 @@
+"""``edgeqwen chat``: at a terminal, in a pipe, and with its streams closed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from tests.cli.running import FAKE, ROOT, Terminal, environment, run, run_process
+
+HELLO = "fake: /help lists the commands.\n"
+terminal_only = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+
+def chat_with(input: str, *options: str, answer: str = "") -> list[str]:
+    done = run("chat", "x.gguf", *options, input=input, answer=answer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    return done.stdout.splitlines()
+
+
+def test_answers_every_line_of_a_pipe() -> None:
+    lines = chat_with("hello\n\nhow are you?", answer="fine")
+    assert lines == ["fake: /help lists the commands.", "fine", "fine"]
+
+
+def test_empty_input_is_a_hello_and_no_more() -> None:
+    assert chat_with("") == ["fake: /help lists the commands."]
+
+
+def test_obeys_commands() -> None:
+    lines = chat_with(
+        "/stats\n/regen\n/system  be nice \n/help\nhello\n/regen\n/stats\n/clear\n/nonsense\n/quit\nx\n",
+        "-n",
+        "2",
+        answer="fine",
+    )
+    assert lines[1:4] == [
+        "There is no answer yet.",
+        "There is no answer yet.",
+        "A new conversation begins with this system prompt.",
+    ]
+    assert lines[4].startswith("/help")
+    # The same prompt again: everything but its last token was in the cache.
+    assert lines[-5:-3] == ["fi", "fi"]
+    assert lines[-3].startswith("prompt: 1 tokens read and 40 reused, ")
+    assert "; answer: 2 tokens, " in lines[-3]
+    assert lines[-2:] == [
+        "The conversation is forgotten.",
+        "There is no command /nonsense; /help lists them.",
+    ]
+
+
+def test_control_characters_of_the_model_are_made_harmless() -> None:
+    lines = chat_with("hello\n", answer="\x1b]0;title\x07red\x9b31m\r\u202etxt\n\tend")
+    assert lines[1:] == ["\\x1b]0;title\\x07red\\x9b31m\\u202etxt", "\tend"]
+
+
+def test_invalid_utf8_in_the_input_is_replaced() -> None:
+    done = subprocess.run(
+        [*FAKE, "chat", "x.gguf"],
+        input=b"caf\xe9\n",
+        capture_output=True,
+        cwd=ROOT,
+        env=environment(FAKE_SCRIPT="ok"),
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"ok\n")
+
+
+def test_a_terminal_that_can_not_show_a_character_shows_another() -> None:
+    changes = {"FAKE_SCRIPT": "5 €", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = run_process("chat", "x.gguf", program=FAKE, input="hello\n", **changes)
+    assert (done.stdout, done.stderr) == (f"{HELLO}5 ?\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams by the shell")
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *FAKE, "chat", "x.gguf"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("" if ">&- " in closed + " " and " >&-" in closed else HELLO)
+
+
+def test_a_conversation_too_long_fails_in_a_pipe() -> None:
+    done = run("chat", "x.gguf", "-c", "30", input="a long message\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith("edgeqwen: the prompt has ")
+    assert done.stderr.count("\n") == 1
+
+
+@terminal_only
+def test_a_conversation_at_a_terminal() -> None:
+    with Terminal("chat", "x.gguf", FAKE_SCRIPT="fine, größer 😀") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("hällo 😀\n")
+        terminal.wait_for("fine, größer 😀\r\n")
+        terminal.wait_for("> ")
+        terminal.press("/quit\n")
+        assert terminal.wait_for_end() == 0
+
+
+@terminal_only
+def test_ctrl_d_leaves() -> None:
+    with Terminal("chat", "x.gguf") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("\x04")
+        assert terminal.wait_for_end() == 0
+
+
+@terminal_only
+def test_ctrl_c_stops_an_answer_and_not_the_program() -> None:
+    with Terminal("chat", "x.gguf", FAKE_SCRIPT="a" * 900, FAKE_STEP_S="0.01") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("hello\n")
+        terminal.wait_for("aaa")
+        terminal.press("\x03")
+        shown = terminal.wait_for("> ")
+        assert shown.count("a") < 800
+        terminal.press("/stats\n")
+        terminal.wait_for("answer: ")
+        terminal.wait_for("> ")
+        # A Ctrl-C between readline's prompt and its waiting for input only counts with the next
+        # key: no person is that fast.
+        time.sleep(0.3)
+        terminal.press("\x03")
+        terminal.wait_for("(Ctrl-D or /quit leaves)")
+        terminal.wait_for("> ")
+        terminal.press("\x04")
+        assert terminal.wait_for_end() == 0
+        assert "Traceback" not in terminal.output
+
+
+@terminal_only
+def test_an_error_at_a_terminal_is_shown_and_the_conversation_goes_on() -> None:
+    with Terminal("chat", "x.gguf", "-c", "40", FAKE_SCRIPT="a") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("a message that is too long for it\n")
+        terminal.wait_for("\x1b[31m")
+        terminal.wait_for("the prompt has ")
+        terminal.wait_for("> ")
+        terminal.press("hi\n")
+        terminal.wait_for("a\r\n")
+
+
+@terminal_only
+def test_tells_why_an_answer_was_cut() -> None:
+    with Terminal("chat", "x.gguf", "-n", "3", "-c", "60", FAKE_SCRIPT="a" * 50) as terminal:
+        terminal.wait_for("> ")
+        terminal.press("hi\n")
+        terminal.wait_for("aaa\r\n(cut after 3 tokens: --max-tokens)")
+
+
+@terminal_only
+@pytest.mark.parametrize("changes", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colours_where_they_are_unwelcome(changes: dict[str, Any]) -> None:
+    with Terminal("inspect", "no such file.gguf", **changes) as terminal:
+        assert terminal.wait_for_end() == 1
+        assert "no such file" in terminal.output
+        assert "\x1b" not in terminal.output
+
+
+@pytest.mark.skipif(not hasattr(os, "kill") or sys.platform == "win32", reason="needs signals")
+def test_ctrl_c_in_a_pipe_ends_with_130() -> None:
+    process = subprocess.Popen(
+        [*FAKE, "chat", "x.gguf"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(FAKE_SCRIPT="a" * 900, FAKE_STEP_S="0.05"),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("hello\nhello again\n")
+    process.stdin.flush()
+    while process.stdout.read(1) != "\n":
+        pass
+    assert process.stdout.read(1) == "a"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert output.strip("a") == "\n"

@@ -1,0 +1,73 @@
+"""``edgeqwen run``: one answer, as text and as JSON."""
+
+import pytest
+
+from tests.cli.running import json_of, run
+
+
+def test_prints_the_answer() -> None:
+    done = run("run", "x.gguf", "hello", answer="fine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_does_not_double_the_last_newline() -> None:
+    assert run("run", "x.gguf", "hello", answer="fine\n").stdout == "fine\n"
+
+
+def test_json() -> None:
+    done = run("run", "x.gguf", "hi", "--json", "-n", "3", answer="5 €\x1b")
+    assert done.stdout.isascii()
+    fields = json_of(done)
+    assert fields["text"] == "5 \ufffd"
+    assert fields["finish_reason"] == "length"
+    assert fields["tokens"] == [*b"5 \xe2"]
+    assert fields["n_generated"] == 3
+    assert fields["n_reused"] == 0
+    for key in ("prefill_s", "decode_s", "first_token_s", "prefill_tps", "decode_tps"):
+        assert fields[key] > 0
+
+
+def test_reads_the_prompt_from_standard_input() -> None:
+    from_pipe = json_of(run("run", "x.gguf", "-", "--json", input="hellö"))
+    assert from_pipe["n_prompt"] == len(b"user\nhell\xc3\xb6") + len(b"assistant\n") + 4
+
+
+def test_raw_continues_the_text() -> None:
+    assert json_of(run("run", "x.gguf", "12345", "--raw", "--json"))["n_prompt"] == 5
+
+
+def test_raw_and_a_system_prompt_exclude_each_other() -> None:
+    done = run("run", "x.gguf", "hi", "--raw", "--system", "s")
+    assert done.returncode == 2
+    assert "a system prompt needs the chat template" in done.stderr
+
+
+def test_the_system_prompt_and_stop_strings_are_used() -> None:
+    options = ("--system", "abc", "--stop", "y", "--stop", "z")
+    done = run("run", "x.gguf", "hi", "--json", *options, answer="uvwxyz")
+    fields = json_of(done)
+    assert (fields["text"], fields["finish_reason"]) == ("uvwx", "stop")
+    assert fields["n_prompt"] == len(b"system\nabc") + len(b"user\nhi") + len(b"assistant\n") + 7
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--temperature", "-1", 1),
+        ("--temperature", "warm", 2),
+        ("--max-tokens", "0", 2),
+        ("--threads", "0", 2),
+        ("--unknown", "1", 2),
+    ],
+)
+def test_senseless_options(option: str, value: str, code: int) -> None:
+    done = run("run", "x.gguf", "hi", option, value)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_empty_prompt_is_an_error() -> None:
+    done = run("run", "x.gguf", "", "--raw")
+    assert done.returncode == 1
+    assert done.stderr == "edgeqwen: prompt is empty: give at least one token\n"
