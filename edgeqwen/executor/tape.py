@@ -26,7 +26,7 @@ from edgeqwen.simd.compile import inline_kernel, kernel_address
 from edgeqwen.simd.records import record, record_view
 
 OPERATION = record(
-    "kernel",  # address of int32 f(result*, exception**, token, args, chunk)
+    "kernel",  # address of int32 f(result*, exception**, token, args, chunk, worker)
     "args",
     "chunks",
     "tokens_per_chunk",  # if not 0: chunks for every so many tokens of the step
@@ -67,7 +67,7 @@ class Tape:
     ) -> None:
         """Records an operation.
 
-        ``kernel`` has the signature f(token, args, chunk) and is compiled for the type of
+        ``kernel`` has the signature f(token, args, chunk, worker) and is compiled for the type of
         ``token``; ``arguments`` fills a record of the dtype ``layout``, every field of it. The
         operation has ``chunks`` chunks, times ceil(tokens / tokens_per_chunk) and
         ceil(positions / positions_per_chunk) where those aren't 0.
@@ -93,25 +93,26 @@ class Tape:
 def _address(kernel: Any, token: Any) -> int:
     from numba import typeof
 
-    return kernel_address(kernel, typeof(token), types.int64, types.int64)
+    return kernel_address(kernel, typeof(token), types.int64, types.int64, types.int64)
 
 
 @intrinsic
-def _call(typing_context, function, args, chunk):  # type: ignore[no-untyped-def]
+def _call(typing_context, function, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Calls a kernel by its address, in Numba's native convention. Kernels don't raise."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         bytes_, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
-        convention = ir.FunctionType(ir.IntType(32), [bytes_.as_pointer()] * 2 + [bytes_, i64, i64])
+        pointer = bytes_.as_pointer()
+        convention = ir.FunctionType(ir.IntType(32), [pointer, pointer, bytes_, i64, i64, i64])
         result = cgutils.alloca_once(builder, bytes_)
         exception = cgutils.alloca_once(builder, bytes_)
         token = ir.Constant(bytes_, None)
         function = builder.inttoptr(values[0], convention.as_pointer())
-        builder.call(function, [result, exception, token, values[1], values[2]])
+        builder.call(function, [result, exception, token, *values[1:]])
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(i, i, i), codegen
+    return types.void(i, i, i, i), codegen
 
 
 @inline_kernel
@@ -162,7 +163,7 @@ def _wait(counter, epoch, n_chunks):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def replay(operations, n_operations, counters, n_tokens, n_positions, epoch):  # type: ignore[no-untyped-def]
+def replay(operations, n_operations, counters, n_tokens, n_positions, epoch, worker):  # type: ignore[no-untyped-def]
     """Does this thread's share of one step.
 
     The numbers of tokens and positions are those of the epoch, not read from the step's state:
@@ -184,7 +185,7 @@ def replay(operations, n_operations, counters, n_tokens, n_positions, epoch):  #
                 return
             if chunk == -1:
                 break
-            _call(op.kernel, op.args, chunk)
+            _call(op.kernel, op.args, chunk, worker)
             n += 1
         if n != 0:
             _finish(finished, epoch, n)

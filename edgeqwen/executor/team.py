@@ -31,7 +31,7 @@ MAX_THREADS = 256
 
 
 @kernel
-def _serve(job, asleep, epoch):  # type: ignore[no-untyped-def]
+def _serve(job, asleep, epoch, worker):  # type: ignore[no-untyped-def]
     """Takes part in every step until there has been none for a while, or the team is closed.
 
     Returns the last epoch seen, for the next call, or CLOSED.
@@ -49,7 +49,9 @@ def _serve(job, asleep, epoch):  # type: ignore[no-untyped-def]
             n_positions = atomic_load(job + N_POSITIONS)
             # The fields belong together only if no new job was begun while they were read.
             if atomic_load(job + EPOCH) == current:
-                replay(operations, n_operations, counters, n_tokens, n_positions, current)
+                replay(
+                    operations, n_operations, counters, n_tokens, n_positions, current, worker
+                )
                 epoch = current
                 idle = 0
             continue
@@ -90,7 +92,7 @@ def _take_sleeper(asleep, n, stride):  # type: ignore[no-untyped-def]
 
 @kernel
 def _replay(operations, n_operations, counters, n_tokens, n_positions, epoch):  # type: ignore[no-untyped-def]
-    replay(operations, n_operations, counters, n_tokens, n_positions, epoch)
+    replay(operations, n_operations, counters, n_tokens, n_positions, epoch, 0)
 
 
 def default_threads() -> int:
@@ -163,7 +165,7 @@ class Team:
     def _work(self, i: int) -> None:
         epoch = 0
         while True:
-            epoch = _serve(self._job.ctypes.data, self._asleep[i].ctypes.data, epoch)
+            epoch = _serve(self._job.ctypes.data, self._asleep[i].ctypes.data, epoch, i + 1)
             if epoch == CLOSED:
                 return
             self._wake[i].acquire()

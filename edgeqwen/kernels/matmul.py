@@ -16,7 +16,7 @@ from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.emitter import I64, Emitter
 from edgeqwen.simd.records import record, record_view
-from edgeqwen.simd.types import VectorType
+from edgeqwen.simd.types import IsaType, VectorType
 
 
 def _constant(value: Callable[[Tiling], int]) -> Any:
@@ -36,6 +36,16 @@ tile_bytes = _constant(lambda t: t.format.tile_bytes)
 panel_block_bytes = _constant(lambda t: t.panel_block_bytes)
 panel_tokens = _constant(lambda t: t.n_tokens)
 rows_at_once = _constant(lambda t: t.n_parts * t.isa.lanes)
+
+
+@intrinsic
+def tiling_isa(typing_context, tiling):  # type: ignore[no-untyped-def]
+    """The ISA token of a tiling."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return context.get_dummy_value()
+
+    return IsaType(tiling.tiling.isa)(tiling), codegen
 
 
 def _totals_type(tiling: Tiling) -> types.UniTuple:
@@ -118,7 +128,7 @@ matmul_view = record_view(MATMUL)
 
 
 @kernel
-def matmul(tiling, args, chunk):  # type: ignore[no-untyped-def]
+def matmul(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Computes the rows of one chunk of tiles for all tokens."""
     a = matmul_view(args)
     n_tokens = state_view(a.state).n_tokens

@@ -1,0 +1,1 @@
+"""The network: its weights in memory, and the tape that computes it."""

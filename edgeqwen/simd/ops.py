@@ -22,6 +22,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin
 
 from edgeqwen.simd.emitter import F32, I32, Emitter
+from edgeqwen.simd.isa import GENERIC
 from edgeqwen.simd.types import ELEMENTS, IsaType, VectorType
 
 Emit = Callable[..., Any]
@@ -201,21 +202,56 @@ peek_i64, poke_i64 = _scalar_access("i64", types.int64)
 
 
 @intrinsic
-def poke_f16(typing_context, address, value):  # type: ignore[no-untyped-def]
-    """Rounds one float32 to float16 and stores it, with the same code as vectors use."""
+def f32_from_bits(typing_context, bits):  # type: ignore[no-untyped-def]
+    """The float32 whose bits are the lower half of an int64."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        from edgeqwen.simd.isa import GENERIC
+        return builder.bitcast(builder.trunc(values[0], I32), F32)
 
-        # One conversion is too rare to be worth an instruction: integer code runs everywhere.
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
+def square_root(typing_context, x):  # type: ignore[no-untyped-def]
+    """The square root of a float32, correctly rounded."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, GENERIC)
-        half = e.f32_to_f16(e.splat(values[1], e.f32v))
-        first = builder.extract_element(half, I32(0))
-        stored = builder.store(first, builder.inttoptr(values[0], ELEMENTS["f16"].as_pointer()))
-        stored.align = 2
+        return builder.call(e.function("llvm.sqrt.f32", F32, F32), values)
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
+def scatter_as_f16(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to float16 and stores its elements ``stride`` bytes apart."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        _scatter(builder, values[0], values[1], e.f32_to_f16(values[2]))
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.float32), codegen
+    return types.void(types.int64, types.int64, value), codegen
+
+
+@intrinsic
+def scatter(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
+    """Stores the elements of a vector ``stride`` bytes apart."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _scatter(builder, *values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), codegen
+
+
+def _scatter(builder: ir.IRBuilder, address: ir.Value, stride: ir.Value, value: ir.Value) -> None:
+    for lane in range(value.type.count):
+        element = builder.extract_element(value, I32(lane))
+        place = builder.inttoptr(address, value.type.element.as_pointer())
+        stored = builder.store(element, place)
+        stored.align = 1
+        address = builder.add(address, stride)
 
 
 # Operators: a + b, a - b, a * b on vectors of one type.

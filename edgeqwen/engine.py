@@ -1,0 +1,223 @@
+"""The engine: sequences of tokens in, logits out. One step at a time, by one caller at a time."""
+
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as TokenSequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeqwen.cache import CacheLayout, Region
+from edgeqwen.errors import ClosedError, ContextFullError, OptionError
+from edgeqwen.executor import Tape, Team
+from edgeqwen.gguf_file import GgufFile
+from edgeqwen.model.buffers import Buffers
+from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.weights import Weights
+from edgeqwen.simd.isa import current_isa
+
+Progress = Callable[[int, int], None]
+
+# Tokens of a prompt that go through the network together, and those whose logits are kept.
+PREFILL_TOKENS = 256
+LOGITS_TOKENS = 32
+
+
+class Sequence:
+    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``."""
+
+    def __init__(self, layout: CacheLayout) -> None:
+        size = layout.total_bytes
+        purpose = f"a KV cache for {layout.capacity} tokens (see max_context)"
+        self._region: Region | None = Region(size, purpose=purpose)
+        self.tokens: list[int] = []
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def address(self) -> int:
+        """The address of the KV cache. Raises ClosedError after ``close``."""
+        if self._region is None:
+            raise ClosedError("this sequence was closed; make a new one")
+        return self._region.address
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forgets all but the first ``n_tokens`` tokens."""
+        if not 0 <= n_tokens <= len(self.tokens):
+            raise OptionError(
+                f"can't truncate to {n_tokens} tokens: the sequence holds {len(self.tokens)}"
+            )
+        del self.tokens[n_tokens:]
+
+    def close(self) -> None:
+        """Frees the KV cache."""
+        region, self._region = self._region, None
+        if region is not None:
+            region.close()
+
+
+class Engine:
+    """A model's weights, threads and recorded steps.
+
+    ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
+    sequence may hold, by default what the model was trained for. ``cache_type``: "f16", or "f32"
+    for comparisons. ``progress(done, total)`` gets bytes of the file while weights are packed.
+
+    Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
+    """
+
+    def __init__(
+        self,
+        file: GgufFile,
+        *,
+        n_threads: int | None = None,
+        max_context: int | None = None,
+        cache_type: str = "f16",
+        progress: Progress | None = None,
+        pack: bool = True,
+    ) -> None:
+        self.config = file.config()
+        self.max_context = self.config.max_context if max_context is None else max_context
+        if self.max_context < 1:
+            raise OptionError(f"max_context is {max_context}; it must be at least 1")
+        self._layout = CacheLayout.of(self.config, self.max_context, cache_type)
+        self._lock = threading.Lock()
+        self._team = Team(n_threads)
+        self.n_threads = self._team.n_threads
+        self.isa = current_isa()
+        self._weights = Weights(file, self.config)
+        if pack:
+            self._weights.pack(self.n_threads, progress)
+        self._recorder = Recorder(
+            self.config, self._weights, self._layout, self.isa, self.n_threads
+        )
+        self._tapes: dict[str, tuple[Tape, Buffers]] = {}
+        self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
+        self._closed = False
+
+    def new_sequence(self) -> Sequence:
+        """Returns an empty sequence with room for ``max_context`` tokens."""
+        self._check_open()
+        return Sequence(self._layout)
+
+    def prefill(
+        self,
+        sequence: Sequence,
+        tokens: TokenSequence[int],
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Appends tokens to a sequence; returns float32 [vocab_size] logits after the last.
+
+        The logits are a view, valid until the next step. ``progress(done, total)`` counts tokens;
+        when ``cancelled()`` the sequence holds what was read so far, and the logits mean nothing.
+        Raises ContextFullError, and OptionError for no tokens or ids outside the vocabulary.
+        """
+        ids = self._checked(sequence, tokens)
+        for first in range(0, len(ids), PREFILL_TOKENS):
+            part = ids[first : first + PREFILL_TOKENS]
+            self._step("decode" if len(part) == 1 else "prefill", sequence, part)
+            if progress is not None:
+                progress(first + len(part), len(ids))
+            if cancelled is not None and cancelled():
+                break
+        return self._last_logits("decode" if len(part) == 1 else "prefill")
+
+    def decode(self, sequence: Sequence, token: int) -> NDArray[np.float32]:
+        """Appends one token; returns the logits after it, like ``prefill``."""
+        self._step("decode", sequence, self._checked(sequence, [token]))
+        return self._last_logits("decode")
+
+    def logits(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.float32]:
+        """Appends tokens; returns the logits after each: float32 [len(tokens), vocab_size]."""
+        ids = self._checked(sequence, tokens)
+        result = np.empty((len(ids), self.config.vocab_size), np.float32)
+        for first in range(0, len(ids), LOGITS_TOKENS):
+            part = ids[first : first + LOGITS_TOKENS]
+            self._step("logits", sequence, part)
+            _, buffers = self._tape("logits")
+            result[first : first + len(part)] = buffers.logits(len(part), self.config.vocab_size)
+        return result
+
+    def close(self) -> None:
+        """Ends the threads and frees the weights; idempotent. Sequences are closed by their owner."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._team.close()
+            self._tapes.clear()
+            for buffers in self._buffers.values():
+                buffers.close()
+            self._weights.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the model was closed; load it again to use it")
+
+    def _checked(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.int32]:
+        """Returns the tokens as int32, each within the vocabulary, all within the context."""
+        self._check_open()
+        ids = np.asarray(tokens, np.int64)
+        if ids.ndim != 1 or len(ids) == 0:
+            raise OptionError("no tokens: a step needs at least one")
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            bad = int(ids[(ids < 0) | (ids >= self.config.vocab_size)][0])
+            raise OptionError(
+                f"token {bad} is outside the vocabulary of {self.config.vocab_size} tokens"
+            )
+        if sequence.n_tokens + len(ids) > self.max_context:
+            raise ContextFullError(
+                f"{len(ids)} more tokens after {sequence.n_tokens} don't fit into the context of "
+                f"{self.max_context}; load the model with a larger max_context (it was trained for "
+                f"{self.config.max_context})"
+            )
+        return ids.astype(np.int32)
+
+    def _step(self, name: str, sequence: Sequence, tokens: NDArray[np.int32]) -> None:
+        with self._lock:
+            self._check_open()
+            tape, _ = self._tape(name)
+            state = self._recorder.state
+            n_past = sequence.n_tokens
+            state["n_tokens"], state["n_past"] = len(tokens), n_past
+            state["tokens"], state["cache"] = tokens.ctypes.data, sequence.address
+            self._team.run(tape, len(tokens), n_past + len(tokens))
+            sequence.tokens.extend(tokens.tolist())
+
+    def _last_logits(self, name: str) -> NDArray[np.float32]:
+        row: NDArray[np.float32] = self._tape(name)[1].logits(1, self.config.vocab_size)[0]
+        return row
+
+    def _tape(self, name: str) -> tuple[Tape, Buffers]:
+        """Returns the tape of a kind of step, recorded (and its kernels compiled) at first use."""
+        if name not in self._tapes:
+            n_logits = LOGITS_TOKENS if name == "logits" else 1
+            if n_logits not in self._buffers:
+                self._buffers[n_logits] = self._new_buffers(
+                    LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS, n_logits
+                )
+            buffers = self._buffers[n_logits]
+            one_token, all_logits = name == "decode", name == "logits"
+            tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
+            self._tapes[name] = tape, buffers
+        return self._tapes[name]
+
+    def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:
+        formats = self._weights.formats
+        rows = max(
+            self._recorder.attention_shape(f, one).padded_rows
+            for f in formats
+            for one in (True, False)
+        )
+        return Buffers(
+            self.config,
+            max_tokens=max_tokens,
+            max_context=self.max_context,
+            n_threads=self.n_threads,
+            attention_rows=rows,
+            n_logits=n_logits,
+        )

@@ -1,0 +1,170 @@
+"""Attention: of one token, split over positions and merged; and of many tokens, by groups."""
+
+import numpy as np
+
+from edgeqwen.kernels.attention_core import (
+    SCORES_STRIDE,
+    attend,
+    attention_isa,
+    attention_output,
+    group,
+    head_dim,
+    n_rows,
+    tokens_per_chunk,
+)
+from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
+from edgeqwen.kernels.panels import write_block
+from edgeqwen.kernels.state import state_view
+from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.ops import (
+    exp2,
+    fma,
+    lanes,
+    load_f32,
+    max_lanes,
+    peek_f32,
+    poke_i32,
+    splat_f32,
+    store,
+    zeros_f32,
+)
+from edgeqwen.simd.records import record, record_view
+
+UNIT = 256
+"""Positions of a chunk when one token attends. Fixed, so that results don't depend on threads."""
+
+ATTENTION = record(
+    "state",
+    "q",  # float32 [n_tokens][stride / 4]: the query heads, rotated and scaled
+    "stride",
+    "layer",  # bytes from the start of the KV cache to the layer's first KV head
+    "head_bytes",  # from one KV head to the next
+    "v_offset",  # from a KV head's K to its V
+    "n_kv_heads",
+    "scratch",  # a thread's scratch memory is at scratch + worker * scratch_bytes
+    "scratch_bytes",
+    "partials",  # one token: [units][KV heads] of float32 [rows][head_dim], [rows], [rows]
+    "panels",  # of the product that comes next, which has n_heads * head_dim columns
+)
+attention_view = record_view(ATTENTION)
+
+
+def scratch_bytes(padded_rows: int, head_dim: int) -> int:
+    """Returns how much scratch memory a thread needs: q, out, scores, largest, sums, limits."""
+    return -(-padded_rows * (8 * head_dim + SCORES_STRIDE + 12) // 4096) * 4096
+
+
+@inline_kernel
+def _copy_queries(attention, source, row, scratch):  # type: ignore[no-untyped-def]
+    """Copies the query heads of one token and KV head to scratch rows from ``row`` on."""
+    isa = attention_isa(attention)
+    width = 4 * head_dim(attention)
+    for i in range(0, group(attention) * width, 4 * lanes(isa)):
+        store(scratch + row * width + i, load_f32(isa, source + i))
+
+
+@kernel
+def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """One token attends to UNIT positions of one KV head; ``attention_merge`` comes next."""
+    a = attention_view(args)
+    state = state_view(a.state)
+    rows, width = n_rows(attention), 4 * head_dim(attention)
+    head, unit = chunk % a.n_kv_heads, chunk // a.n_kv_heads
+    scratch = a.scratch + worker * a.scratch_bytes
+    limits = scratch + rows * (width + SCORES_STRIDE)
+    n_positions = state.n_past + 1
+    _copy_queries(attention, a.q + head * group(attention) * width, 0, scratch)
+    for r in range(rows):
+        poke_i32(limits + 4 * r, np.int32(n_positions))
+    partial = a.partials + chunk * rows * (width + 8)
+    k = state.cache + a.layer + head * a.head_bytes
+    attend(
+        attention,
+        scratch,
+        k,
+        k + a.v_offset,
+        unit * UNIT,
+        min((unit + 1) * UNIT, n_positions),
+        limits,
+        partial + rows * width,
+        partial + rows * (width + 4),
+        partial,
+        scratch + rows * width,
+    )
+
+
+@kernel
+def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Merges the units of one query head (chunk = head) and writes it into the panel."""
+    a = attention_view(args)
+    isa = attention_isa(attention)
+    rows, width = n_rows(attention), 4 * head_dim(attention)
+    head, r = chunk // group(attention), chunk % group(attention)
+    n_units = (state_view(a.state).n_past + UNIT) // UNIT
+    size, step = rows * (width + 8), a.n_kv_heads * rows * (width + 8)
+    first = a.partials + head * size
+    top = np.float32(-1e30)
+    for unit in range(n_units):
+        top = max(top, peek_f32(first + unit * step + rows * width + 4 * r))
+    out = a.scratch + worker * a.scratch_bytes
+    total = np.float32(0)
+    for i in range(0, width, 4 * lanes(isa)):
+        store(out + i, zeros_f32(isa))
+    for unit in range(n_units):
+        partial = first + unit * step
+        factor = exp2(splat_f32(isa, peek_f32(partial + rows * width + 4 * r) - top))
+        total += max_lanes(factor) * peek_f32(partial + rows * (width + 4) + 4 * r)
+        for i in range(0, width, 4 * lanes(isa)):
+            value = load_f32(isa, partial + r * width + i)
+            store(out + i, fma(factor, value, load_f32(isa, out + i)))
+    _write_head(attention, a.panels, chunk, 0, a.n_kv_heads, out, total)
+
+
+@kernel
+def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Some tokens attend to all positions before them, for one KV head."""
+    a = attention_view(args)
+    state = state_view(a.state)
+    n_tokens, n_past = state.n_tokens, state.n_past
+    rows, width = n_rows(attention), 4 * head_dim(attention)
+    per_chunk, heads = tokens_per_chunk(attention), group(attention)
+    n_groups = (n_tokens + per_chunk - 1) // per_chunk
+    # The last tokens see most positions: they come first, so that no thread is left with them.
+    head, first = chunk % a.n_kv_heads, (n_groups - 1 - chunk // a.n_kv_heads) * per_chunk
+    count = min(per_chunk, n_tokens - first)
+    q = a.scratch + worker * a.scratch_bytes
+    out = q + rows * width
+    scores = out + rows * width
+    limits = scores + rows * SCORES_STRIDE
+    largest, sums = limits + 4 * rows, limits + 8 * rows
+    for r in range(rows):
+        token = min(r // heads, count - 1)
+        poke_i32(limits + 4 * r, np.int32(n_past + first + token + 1))
+        if r % heads == 0 and r // heads < count:
+            source = a.q + (first + token) * a.stride + head * heads * width
+            _copy_queries(attention, source, r, q)
+    k = state.cache + a.layer + head * a.head_bytes
+    end = n_past + first + count
+    attend(attention, q, k, k + a.v_offset, 0, end, limits, largest, sums, out, scores)
+    for r in range(count * heads):
+        row = out + r * width
+        total = peek_f32(sums + 4 * r)
+        query_head = head * heads + r % heads
+        token = first + r // heads
+        _write_head(attention, a.panels, query_head, token, a.n_kv_heads, row, total)
+
+
+@inline_kernel
+def _write_head(attention, panels, query_head, token, n_kv_heads, out, total):  # type: ignore[no-untyped-def]
+    """Divides one head's output by the sum of its weights and writes it into the panels."""
+    isa = attention_isa(attention)
+    tiling = attention_output(attention)
+    inverse = splat_f32(isa, np.float32(1) / total)
+    head_blocks = head_dim(attention) // 32
+    n_blocks = n_kv_heads * group(attention) * head_blocks
+    for i in range(0, 4 * head_dim(attention), 4 * lanes(isa)):
+        store(out + i, load_f32(isa, out + i) * inverse)
+    panel = panels + (token // panel_tokens(tiling)) * n_blocks * panel_block_bytes(tiling)
+    for i in range(head_blocks):
+        block = panel + (query_head * head_blocks + i) * panel_block_bytes(tiling)
+        write_block(tiling, out + 128 * i, block, token % panel_tokens(tiling))

@@ -1,0 +1,98 @@
+"""The shape of an attention micro-kernel, and the token that specialises the attention kernels.
+
+Both products of attention, q times K and p times V, are one micro-kernel: some rows times some
+vectors, rows x vectors += broadcast * stream. Rows are the query heads that share a KV head (of
+one token or of several), so K and V are read once for all of them.
+
+The KV cache of a layer and KV head (see ``edgeqwen.cache.layout``):
+
+- K [positions / 32][head_dim][32 positions]
+- V [positions / 64][head_dim / 32][64 positions][32 dimensions]
+
+so that both stream 32 columns a step, in memory's order, without a transposition.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import register_model, typeof_impl, unbox
+
+from edgeqwen.formats.base import Tiling
+from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.types import TokenModel, unbox_token
+
+STREAM = 32
+"""Columns of K (positions) or V (dimensions) that lie side by side in the cache."""
+
+ELEMENT_BYTES = {"f16": 2, "f32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """How attention is computed for one model on one instruction set.
+
+    ``group`` query heads share a KV head; a chunk of work takes ``tokens`` tokens of one KV head,
+    so its rows are tokens * group, rounded up to a multiple of ``rows``, the rows of the
+    micro-kernel. ``output`` is the tiling of the product that reads what attention writes.
+    """
+
+    isa: Isa
+    head_dim: int
+    group: int
+    tokens: int
+    rows: int
+    cache_type: str
+    output: Tiling
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of the stream that a micro-kernel takes at once."""
+        return max(1, min(2, STREAM // self.isa.lanes)) if self.isa.registers == 16 else 2
+
+    @property
+    def padded_rows(self) -> int:
+        return -(-self.tokens * self.group // self.rows) * self.rows
+
+
+def attention_shape(
+    isa: Isa, head_dim: int, group: int, tokens: int, cache_type: str, output: Tiling
+) -> AttentionShape:
+    """Chooses the rows of the micro-kernel: rows * vectors accumulators must fit the registers."""
+    most = {16: 6, 32: 14}[isa.registers]
+    n = tokens * group
+    # The fewest padded rows; among those, the largest micro-kernel.
+    rows = min(range(1, most + 1), key=lambda r: (-(-n // r) * r, -r))
+    if -(-n // rows) * rows == n and rows < most // 2:
+        rows = min(range(most // 2, most + 1), key=lambda r: (-(-n // r) * r, -r))
+    return AttentionShape(isa, head_dim, group, tokens, rows, cache_type, output)
+
+
+class AttentionType(types.Type):  # type: ignore[misc]
+    """The Numba type of an AttentionShape."""
+
+    def __init__(self, shape: AttentionShape) -> None:
+        self.shape = s = shape
+        output = f"{s.output.format.name} x {s.output.n_tokens}"
+        super().__init__(
+            name=f"Attention({s.isa.name}/{s.isa.lanes}, head_dim {s.head_dim}, "
+            f"{s.tokens} tokens x {s.group} heads by {s.rows}, {s.cache_type}, {output})"
+        )
+
+
+register_model(AttentionType)(TokenModel)
+unbox(AttentionType)(unbox_token)
+
+
+@typeof_impl.register(AttentionShape)
+def _typeof_shape(value: AttentionShape, context: Any) -> AttentionType:
+    return AttentionType(value)
+
+
+def load_cached(e: Emitter, cache_type: str, address: ir.Value, offset: int) -> ir.Value:
+    """Emits a load of ``lanes`` cached elements as float32."""
+    if cache_type == "f32":
+        return e.load(e.f32v, address, offset)
+    return e.f16_to_f32(e.load(e.f16v, address, offset))

@@ -1,0 +1,131 @@
+"""Rotary position embedding, and where keys and values enter the KV cache.
+
+The angles of a step are computed once: angle = position * frequency in float32, as the models
+were trained, then its cosine and sine in double precision. The two halves of a head rotate
+against each other (the NeoX order): x[i], x[i + head_dim / 2].
+"""
+
+import math
+
+import numpy as np
+
+from edgeqwen.kernels.attention_core import (
+    attention_isa,
+    element_bytes,
+    group,
+    head_dim,
+)
+from edgeqwen.kernels.attention_types import STREAM
+from edgeqwen.kernels.state import state_view
+from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.ops import (
+    f32_from_bits,
+    lanes,
+    load_f32,
+    peek_f32,
+    poke_f32,
+    scatter,
+    scatter_as_f16,
+    splat_f32,
+    store,
+    store_as_f16,
+)
+from edgeqwen.simd.records import record, record_view
+
+ANGLES = record(
+    "state",
+    "frequencies",  # float32 [head_dim / 2], radians per position
+    "scale",  # the bits of a float32 that cosines and sines are multiplied by (YaRN), else 1
+    "angles",  # float32 [n_tokens][head_dim]: cosines, then sines
+)
+angles_view = record_view(ANGLES)
+
+
+@kernel
+def angles(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Computes the cosines and sines of one token: chunk = token."""
+    a = angles_view(args)
+    half = head_dim(attention) // 2
+    position = np.float32(state_view(a.state).n_past + chunk)
+    scale = f32_from_bits(a.scale)
+    out = a.angles + 8 * half * chunk
+    for i in range(half):
+        angle = np.float64(np.float32(position * peek_f32(a.frequencies + 4 * i)))
+        poke_f32(out + 4 * i, np.float32(math.cos(angle)) * scale)
+        poke_f32(out + 4 * (half + i), np.float32(math.sin(angle)) * scale)
+
+
+ROPE = record(
+    "state",
+    "angles",
+    "qkv",  # float32 [n_tokens][stride / 4]: query heads, key heads, value heads
+    "stride",
+    "n_kv_heads",
+    "q_scale",  # the bits of a float32: log2(e) / sqrt(head_dim), for a softmax in base 2
+    "layer",  # as in ATTENTION
+    "head_bytes",
+    "v_offset",
+)
+rope_view = record_view(ROPE)
+
+
+@kernel
+def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Rotates one token's queries in place and its keys into the cache: chunk = token."""
+    a = rope_view(args)
+    state = state_view(a.state)
+    isa = attention_isa(attention)
+    size = head_dim(attention)
+    n_kv_heads = a.n_kv_heads
+    angles = a.angles + 4 * size * chunk
+    q = a.qkv + chunk * a.stride
+    k = q + 4 * size * n_kv_heads * group(attention)
+    v = k + 4 * size * n_kv_heads
+    scale = splat_f32(isa, f32_from_bits(a.q_scale))
+    for head in range(n_kv_heads * group(attention)):
+        for i in range(0, size // 2, lanes(isa)):
+            x = q + 4 * (head * size + i)
+            y = x + 2 * size
+            left, right = _rotate(isa, x, y, angles + 4 * i, angles + 2 * size + 4 * i)
+            store(x, left * scale)
+            store(y, right * scale)
+    position = state.n_past + chunk
+    for head in range(n_kv_heads):
+        cached = state.cache + a.layer + head * a.head_bytes
+        tile = cached + (position // STREAM) * size * STREAM * element_bytes(attention)
+        column = tile + (position % STREAM) * element_bytes(attention)
+        for i in range(0, size // 2, lanes(isa)):
+            x = k + 4 * (head * size + i)
+            left, right = _rotate(isa, x, x + 2 * size, angles + 4 * i, angles + 2 * size + 4 * i)
+            step = STREAM * element_bytes(attention)
+            _scatter_cached(attention, column + i * step, step, left)
+            _scatter_cached(attention, column + (size // 2 + i) * step, step, right)
+        cached += a.v_offset
+        for i in range(0, size, lanes(isa)):
+            tile = (position // 64) * (size // STREAM) + i // STREAM
+            place = (tile * 64 + position % 64) * STREAM + i % STREAM
+            value = load_f32(isa, v + 4 * (head * size + i))
+            _store_cached(attention, cached + place * element_bytes(attention), value)
+
+
+@inline_kernel
+def _rotate(isa, x, y, cosines, sines):  # type: ignore[no-untyped-def]
+    left, right = load_f32(isa, x), load_f32(isa, y)
+    cosine, sine = load_f32(isa, cosines), load_f32(isa, sines)
+    return left * cosine - right * sine, right * cosine + left * sine
+
+
+@inline_kernel
+def _scatter_cached(attention, address, step, value):  # type: ignore[no-untyped-def]
+    if element_bytes(attention) == 2:
+        scatter_as_f16(address, step, value)
+    else:
+        scatter(address, step, value)
+
+
+@inline_kernel
+def _store_cached(attention, address, value):  # type: ignore[no-untyped-def]
+    if element_bytes(attention) == 2:
+        store_as_f16(address, value)
+    else:
+        store(address, value)

@@ -1,0 +1,282 @@
+"""The Qwen2 network, recorded as a tape: read ``Recorder.record`` from top to bottom.
+
+Shapes: x [n_tokens][hidden_size] is the residual stream; q, k and v stand side by side for each
+token, gate and up too. Between two products, activations go through panels, in the form that the
+next product's format reads (see ``edgeqwen.formats.base``).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeqwen.cache.layout import CacheLayout
+from edgeqwen.config import ModelConfig
+from edgeqwen.executor import Tape
+from edgeqwen.formats.base import Format, Tiling
+from edgeqwen.kernels.attention import (
+    ATTENTION,
+    UNIT,
+    attention_many,
+    attention_merge,
+    attention_one,
+)
+from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
+from edgeqwen.kernels.embed import EMBED, embed
+from edgeqwen.kernels.matmul import MATMUL, matmul
+from edgeqwen.kernels.norm import NORM, norm
+from edgeqwen.kernels.rope import ANGLES, ROPE, angles, rope
+from edgeqwen.kernels.state import STATE
+from edgeqwen.kernels.swiglu import SWIGLU, swiglu
+from edgeqwen.model.buffers import Buffers
+from edgeqwen.model.rope_frequencies import rope_frequencies
+from edgeqwen.model.weights import LayerWeights, Matrix, Weights
+from edgeqwen.simd.isa import Isa
+
+# Tokens that one KV head's attention takes together when there are many.
+GROUP_ROWS = 28
+# A product is cut into this many chunks a thread, so that a slow core delays no others.
+CHUNKS_PER_THREAD = 8
+SWIGLU_BLOCKS = 16
+
+
+def bits(x: float) -> int:
+    """Returns the bits of a float32, as argument records hold them."""
+    return int(np.float32(x).view(np.uint32))
+
+
+class Recorder:
+    """Records the network for one model, instruction set and set of buffers."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        layout: CacheLayout,
+        isa: Isa,
+        n_threads: int,
+    ) -> None:
+        self.config, self.weights, self.layout = config, weights, layout
+        self.isa, self.n_threads = isa, n_threads
+        # The state of the step, and one that counts a single token for the last one's logits.
+        self.state, self.last_state = np.zeros(1, STATE), np.zeros(1, STATE)
+        self.last_state["n_tokens"] = 1
+        self.frequencies, self.rope_factor = rope_frequencies(config)
+
+    def attention_shape(self, format_: Format, one_token: bool) -> AttentionShape:
+        """Returns how attention runs when a product of ``format_`` comes next."""
+        group = self.config.n_heads // self.config.n_kv_heads
+        tokens = 1 if one_token else max(1, GROUP_ROWS // group)
+        output = format_.gemv_tiling(self.isa) if one_token else format_.gemm_tiling(self.isa)
+        head_dim, cache_type = self.config.head_dim, self.layout.cache_type
+        return attention_shape(self.isa, head_dim, group, tokens, cache_type, output)
+
+    def record(self, buffers: Buffers, *, one_token: bool, all_logits: bool) -> Tape:
+        """Records a step of one token, or of many; the logits of all tokens, or of the last."""
+        tape = _Recording(self, buffers, one_token)
+        tape.embed(self.weights.embedding)
+        tape.angles(self.weights.layers[0].o_proj.format)
+        for i, layer in enumerate(self.weights.layers):
+            tape.norm_and_multiply(layer.attn_norm, layer.qkv, "qkv", layer.qkv_bias)
+            tape.rope(i, layer)
+            tape.attention(i, layer)
+            tape.multiply(layer.o_proj, "x", accumulate=True)
+            tape.norm_and_multiply(layer.ffn_norm, layer.gate_up, "gate_up")
+            tape.swiglu(layer.down_proj)
+            tape.multiply(layer.down_proj, "x", accumulate=True)
+        tape.logits(self.weights.output_norm, self.weights.head, last_only=not all_logits)
+        tape.tape.finish()
+        return tape.tape
+
+
+class _Recording:
+    """The operations of one tape under way."""
+
+    def __init__(self, recorder: Recorder, buffers: Buffers, one_token: bool) -> None:
+        self.r, self.buffers, self.one_token = recorder, buffers, one_token
+        self.tape = Tape()
+        self.state = recorder.state.ctypes.data
+        self.strides = {
+            "x": 4 * recorder.config.hidden_size,
+            "qkv": buffers.qkv_stride,
+            "gate_up": buffers.gate_up_stride,
+            "logits": buffers.logits_stride,
+        }
+
+    def tiling(self, format_: Format) -> Tiling:
+        isa = self.r.isa
+        return format_.gemv_tiling(isa) if self.one_token else format_.gemm_tiling(isa)
+
+    def embed(self, matrix: Matrix) -> None:
+        """x = the embeddings of the step's tokens."""
+        arguments = {
+            "state": self.state,
+            "weights": matrix.address,
+            "n_blocks": matrix.n_blocks,
+            "x": self.buffers["x"],
+        }
+        token = matrix.format.gemv_tiling(self.r.isa)
+        self.tape.add(embed, token, EMBED, arguments, tokens_per_chunk=1)
+
+    def angles(self, format_: Format) -> None:
+        """The cosines and sines of the step's positions, the same for all layers."""
+        arguments = {
+            "state": self.state,
+            "frequencies": self.r.frequencies.ctypes.data,
+            "scale": bits(self.r.rope_factor),
+            "angles": self.buffers["angles"],
+        }
+        shape = self.r.attention_shape(format_, self.one_token)
+        self.tape.add(angles, shape, ANGLES, arguments, tokens_per_chunk=1)
+
+    def norm_and_multiply(
+        self,
+        weight: np.ndarray[Any, Any],
+        matrices: Sequence[Matrix],
+        output: str,
+        bias: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        """output = rms_norm(x) * weight, times each matrix, plus the bias."""
+        for i, matrix in enumerate(matrices):
+            # Each run of tensors has a format of its own, which reads panels of its own.
+            if i == 0 or matrix.format is not matrices[i - 1].format:
+                self._norm(weight, matrix, self.tiling(matrix.format), last_only=False)
+            self.multiply(matrix, output, bias=bias)
+
+    def _norm(
+        self, weight: np.ndarray[Any, Any], matrix: Matrix, tiling: Tiling, last_only: bool
+    ) -> None:
+        arguments = {
+            "state": self.state,
+            "x": self.buffers["x"],
+            "n_blocks": matrix.n_blocks,
+            "weight": weight.ctypes.data,
+            "epsilon": bits(self.r.config.rms_norm_eps),
+            "normed": self.buffers["normed"],
+            "panels": self.buffers["panels"],
+            "last_only": int(last_only),
+        }
+        per_chunk = 0 if last_only else tiling.n_tokens
+        self.tape.add(norm, tiling, NORM, arguments, tokens_per_chunk=per_chunk)
+
+    def multiply(
+        self,
+        matrix: Matrix,
+        output: str,
+        *,
+        bias: np.ndarray[Any, Any] | None = None,
+        accumulate: bool = False,
+        last_only: bool = False,
+    ) -> None:
+        """output[matrix.row:] (+)= matrix * panels + bias."""
+        chunks = min(matrix.n_tiles, self.r.n_threads * CHUNKS_PER_THREAD)
+        per_chunk = -(-matrix.n_tiles // chunks)
+        state = self.r.last_state if last_only else self.r.state
+        arguments = {
+            "state": state.ctypes.data,
+            "weights": matrix.address,
+            "n_blocks": matrix.n_blocks,
+            "n_tiles": matrix.n_tiles,
+            "tiles_per_chunk": per_chunk,
+            "panels": self.buffers["panels"],
+            "output": self.buffers[output] + 4 * matrix.row,
+            "stride": self.strides[output],
+            "bias": 0 if bias is None else bias.ctypes.data + 4 * matrix.row,
+            "accumulate": int(accumulate),
+        }
+        format_ = matrix.format
+        tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
+        self.tape.add(
+            matmul,
+            tiling,
+            MATMUL,
+            arguments,
+            chunks=-(-matrix.n_tiles // per_chunk),
+            name=f"matmul {output}",
+        )
+
+    def rope(self, i: int, layer: LayerWeights) -> None:
+        """q and k are rotated; k and v enter the cache."""
+        config, layout = self.r.config, self.r.layout
+        arguments = {
+            "state": self.state,
+            "angles": self.buffers["angles"],
+            "qkv": self.buffers["qkv"],
+            "stride": self.buffers.qkv_stride,
+            "n_kv_heads": config.n_kv_heads,
+            "q_scale": bits(math.log2(math.e) / math.sqrt(config.head_dim)),
+            "layer": i * layout.layer_bytes,
+            "head_bytes": layout.head_bytes,
+            "v_offset": layout.v_offset,
+        }
+        shape = self.r.attention_shape(layer.o_proj.format, self.one_token)
+        self.tape.add(rope, shape, ROPE, arguments, tokens_per_chunk=1)
+
+    def attention(self, i: int, layer: LayerWeights) -> None:
+        """panels = softmax(q k) v, for all positions in the cache."""
+        config, layout, buffers = self.r.config, self.r.layout, self.buffers
+        arguments = {
+            "state": self.state,
+            "q": buffers["qkv"],
+            "stride": buffers.qkv_stride,
+            "layer": i * layout.layer_bytes,
+            "head_bytes": layout.head_bytes,
+            "v_offset": layout.v_offset,
+            "n_kv_heads": config.n_kv_heads,
+            "scratch": buffers["scratch"],
+            "scratch_bytes": buffers.scratch_bytes,
+            "partials": buffers["partials"],
+            "panels": buffers["panels"],
+        }
+        shape = self.r.attention_shape(layer.o_proj.format, self.one_token)
+        heads = config.n_kv_heads
+        if self.one_token:
+            self.tape.add(
+                attention_one,
+                shape,
+                ATTENTION,
+                arguments,
+                chunks=heads,
+                positions_per_chunk=UNIT,
+            )
+            self.tape.add(attention_merge, shape, ATTENTION, arguments, chunks=config.n_heads)
+        else:
+            self.tape.add(
+                attention_many,
+                shape,
+                ATTENTION,
+                arguments,
+                chunks=heads,
+                tokens_per_chunk=shape.tokens,
+            )
+
+    def swiglu(self, down_proj: Matrix) -> None:
+        """panels = silu(gate) * up."""
+        parts = -(-down_proj.n_blocks // SWIGLU_BLOCKS)
+        tiling = self.tiling(down_proj.format)
+        arguments = {
+            "state": self.state,
+            "gate_up": self.buffers["gate_up"],
+            "stride": self.buffers.gate_up_stride,
+            "up_offset": 4 * self.r.config.intermediate_size,
+            "n_blocks": down_proj.n_blocks,
+            "blocks_per_chunk": SWIGLU_BLOCKS,
+            "chunks_per_panel": parts,
+            "panels": self.buffers["panels"],
+        }
+        self.tape.add(
+            swiglu,
+            tiling,
+            SWIGLU,
+            arguments,
+            chunks=parts,
+            tokens_per_chunk=tiling.n_tokens,
+        )
+
+    def logits(self, weight: np.ndarray[Any, Any], head: Matrix, last_only: bool) -> None:
+        """logits = rms_norm(x) * weight, times the head, for all tokens or the last."""
+        format_ = head.format
+        tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
+        self._norm(weight, head, tiling, last_only)
+        self.multiply(head, "logits", last_only=last_only)
