@@ -1,0 +1,60 @@
+"""Encoders from float32 rows to the bytes of GGUF blocks, one file per family, and decoders back.
+
+Importing this package imports numba; ``edgeqwen.quant`` does so only when work begins.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqwen.ggml_types import GgmlType
+from edgeqwen.quant.encode.floats import encode_bf16, encode_f16, encode_f32
+from edgeqwen.quant.encode.q4_0 import encode_q4_0
+from edgeqwen.quant.encode.q8_0 import encode_q8_0
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+def encode(type: GgmlType, weights: Floats, out: Bytes) -> bool:
+    """Encodes whole blocks of weights.
+
+    ``weights`` is float32 of any shape, contiguous, a multiple of the block size in all; ``out``
+    is uint8, contiguous, of exactly the bytes that they take. Runs without the GIL. Returns False
+    if something can't be said in this type: a weight isn't finite, or it is too large.
+    """
+    # One signature for arrays of any shape, writable or not.
+    flat = weights.reshape(-1)
+    flat.flags.writeable = False
+    return bool(_ENCODERS[type](flat, out.reshape(-1)))
+
+
+def can_encode(type: GgmlType) -> bool:
+    """Says whether there is an encoder for a type."""
+    return type in _ENCODERS
+
+
+def _f32(weights: Floats, out: Bytes) -> bool:
+    return bool(encode_f32(weights, out.view(np.uint32)))
+
+
+def _f16(weights: Floats, out: Bytes) -> bool:
+    return bool(encode_f16(weights, out.view(np.uint16)))
+
+
+def _bf16(weights: Floats, out: Bytes) -> bool:
+    return bool(encode_bf16(weights, out.view(np.uint16)))
+
+
+def _q4_0(weights: Floats, out: Bytes) -> bool:
+    return encode_q4_0(weights, out.view(np.uint16))
+
+
+_ENCODERS: dict[GgmlType, Callable[[Floats, Bytes], bool]] = {
+    GgmlType.F32: _f32,
+    GgmlType.F16: _f16,
+    GgmlType.BF16: _bf16,
+    GgmlType.Q8_0: encode_q8_0,
+    GgmlType.Q4_0: _q4_0,
+}

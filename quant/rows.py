@@ -1,0 +1,95 @@
+"""Converts some rows of a tensor from one type to another, in chunks that stay in the cache."""
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqwen.errors import FileFormatError, UnsupportedError
+from edgeqwen.ggml_types import GgmlType
+from edgeqwen.quant.checkpoint import SourceTensor
+from edgeqwen.quant.encode import encode
+from edgeqwen.quant.encode.widen import widen_bf16, widen_f16
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# As float32, source and result together this stays within a core's second-level cache.
+_CHUNK_WEIGHTS = 1 << 16
+
+
+def convert_rows(tensor: SourceTensor, first_row: int, source: Bytes, type: GgmlType) -> Bytes:
+    """Converts whole rows, whose bytes in the tensor's type are ``source`` (uint8 [n]).
+
+    Returns their bytes in the new type (uint8 [m]). ``first_row`` is where in the tensor they
+    stand, for messages. Raises FileFormatError if a weight is NaN or infinite, UnsupportedError if
+    one is too large for the type. Most of it runs without the GIL.
+    """
+    columns = tensor.shape[-1]
+    source_row = tensor.type.n_bytes((columns,))
+    if tensor.type == type and type.block_size > 1:
+        _check_scales(tensor, first_row, source.reshape(-1, source_row), type)
+        return source
+    row_bytes = type.n_bytes((columns,))
+    n_rows = len(source) // source_row
+    step = max(1, _CHUNK_WEIGHTS // columns)
+    scratch = np.empty(step * columns, np.float32)
+    out = np.empty(n_rows * row_bytes, np.uint8)
+    for row in range(0, n_rows, step):
+        stop = min(row + step, n_rows)
+        weights = to_floats(tensor.type, source[row * source_row : stop * source_row], scratch)
+        if not encode(type, weights, out[row * row_bytes : stop * row_bytes]):
+            raise _unsound(tensor, first_row + row, weights.reshape(-1, columns), type)
+    return out
+
+
+def to_floats(type: GgmlType, source: Bytes, scratch: Floats) -> Floats:
+    """Returns the weights that these bytes mean: float32 [n], in ``scratch`` or elsewhere.
+
+    ``scratch`` is float32 of at least as many.
+    """
+    if type in (GgmlType.F32, GgmlType.F16, GgmlType.BF16):
+        # A safetensors header may have any length, so tensors may begin anywhere.
+        if source.ctypes.data % type.type_size:
+            source = source.copy()
+        if type is GgmlType.F32:
+            return source.view(np.float32)
+        halves = source.view(np.uint16)
+        halves.flags.writeable = False
+        widened = scratch[: len(halves)]
+        (widen_f16 if type is GgmlType.F16 else widen_bf16)(halves, widened.view(np.uint32))
+        return widened
+    import gguf
+
+    with np.errstate(all="ignore"):  # infinities are found, and named, when they are encoded
+        blocks = source.reshape(-1, type.type_size)
+        floats = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(type)))
+    return np.ascontiguousarray(floats, np.float32).reshape(-1)
+
+
+def _check_scales(tensor: SourceTensor, first_row: int, rows: Bytes, type: GgmlType) -> None:
+    """Refuses blocks whose scale, the float16 that Q4_0 and Q8_0 begin with, isn't finite."""
+    exponents = rows[:, 1 :: type.type_size] & 0x7C
+    bad = np.flatnonzero((exponents == 0x7C).any(axis=1))
+    if len(bad):
+        raise FileFormatError(
+            f"{tensor.place}: row {first_row + bad[0]} holds NaN or infinite scales; the file is "
+            "damaged"
+        )
+
+
+def _unsound(
+    tensor: SourceTensor, first_row: int, rows: Floats, type: GgmlType
+) -> FileFormatError | UnsupportedError:
+    """Returns the error for rows that couldn't be encoded."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        count = int((~np.isfinite(rows[bad[0]])).sum())
+        return FileFormatError(
+            f"{tensor.place}: row {first_row + bad[0]} holds {count} weights that are NaN or "
+            "infinite; the checkpoint is damaged"
+        )
+    out = np.empty(type.n_bytes((rows.shape[1],)), np.uint8)
+    row = next(i for i, weights in enumerate(rows) if not encode(type, weights, out))
+    return UnsupportedError(
+        f"{tensor.place}: row {first_row + row} holds weights up to {np.abs(rows[row]).max():.4g}, "
+        f"too large for {type.name}; choose bf16 or f32"
+    )
