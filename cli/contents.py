@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from edgeqwen.cli.terminal import clean_line
+from edgeqwen.cli.terminal import clean_line, size_text
 
 if TYPE_CHECKING:
     from edgeqwen.config import ModelConfig
@@ -55,7 +55,7 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
     bits = _bits(n_bytes, n_weights)
     lines = [
         f"{clean_line(str(file.path))}: GGUF version {file.version}, "
-        f"{_size(file.path.stat().st_size)}",
+        f"{size_text(file.path.stat().st_size)}",
         f"{len(file.tensors)} tensors, {n_weights:,} weights"
         + (f", {bits:.2f} bits per weight" if bits is not None else ""),
     ]
@@ -69,14 +69,14 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
     lines += ["", "Types"]
     lines += _table(
         [
-            (name, f"{n} tensors", f"{weights:,} weights", _size(size))
+            (name, f"{n} tensors", f"{weights:,} weights", size_text(size))
             for name, n, weights, size in _by_type(file)
         ]
     )
     lines += ["", "Tensors (rows x columns)"]
     lines += _table(
         [
-            (t.name, t.type.name, " x ".join(map(str, t.shape)), _size(t.n_bytes))
+            (t.name, t.type.name, " x ".join(map(str, t.shape)), size_text(t.n_bytes))
             for t in file.tensors.values()
         ]
     )
@@ -125,16 +125,6 @@ def _shown(value: Any) -> str:
     if len(value) > _MAX_ITEMS:
         return f"[{len(value)} items]"
     return f"[{', '.join(_shown(item) for item in value)}]"
-
-
-def _size(n_bytes: int) -> str:
-    """Returns a size for people, in binary units."""
-    size, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:.1f} {unit}" if unit != "B" else f"{n_bytes} B"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -32,7 +32,6 @@ _INTERMEDIATE_SIZE = 128
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # A multiple of 32, so that some ids belong to no token, as in real checkpoints.
 _VOCAB_SIZE = 288
-_SPLIT = r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s+"
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -58,17 +57,19 @@ def find_or_build() -> Path:
 
 def build(path: Path) -> None:
     """Writes the model as GGUF; the file appears complete or not at all."""
-    from edgeqwen.quant.convert import quantize
+    from edgeqwen.quant import quantize
 
     with tempfile.TemporaryDirectory(prefix="edgeqwen-") as folder:
-        write_checkpoint(Path(folder))
-        quantize(folder, path, "q4_0")
+        # The model is named after the folder.
+        checkpoint = Path(folder) / "random demonstration"
+        checkpoint.mkdir()
+        write_checkpoint(checkpoint)
+        quantize(checkpoint, path, "q4_0")
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Writes a Hugging Face checkpoint folder: configuration, tokenizer and random weights."""
-    tokenizer = _tokenizer()
-    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    """Writes a Hugging Face checkpoint folder: configuration, vocabulary and random weights."""
+    special = {content: 256 + i for i, content in enumerate(_SPECIAL)}
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -84,73 +85,37 @@ def write_checkpoint(folder: Path) -> None:
         "hidden_act": "silu",
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
-        "eos_token_id": ids["<|im_end|>"],
-        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": special["<|im_end|>"],
+        "bos_token_id": special["<|endoftext|>"],
+    }
+    tokenizer_config = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "added_tokens_decoder": {
+            str(id): {"content": content, "special": True} for content, id in special.items()
+        },
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "chat_template": _CHAT_TEMPLATE,
     }
     for name, content in (
         ("config.json", config),
         ("generation_config.json", {"temperature": 0.7, "top_p": 0.8, "top_k": 20}),
-        ("tokenizer.json", tokenizer),
-        (
-            "tokenizer_config.json",
-            {
-                "tokenizer_class": "Qwen2Tokenizer",
-                "chat_template": _CHAT_TEMPLATE,
-                "eos_token": "<|im_end|>",
-                "pad_token": "<|endoftext|>",
-            },
-        ),
+        ("tokenizer_config.json", tokenizer_config),
+        ("vocab.json", _byte_tokens()),
     ):
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    # No two bytes are ever merged into one token.
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     _write_safetensors(folder / "model.safetensors", _weights())
 
 
-def _tokenizer() -> dict[str, Any]:
-    """Returns a tokenizer.json with one token for each byte and no merges."""
+def _byte_tokens() -> dict[str, int]:
+    """Returns a vocabulary of one token for each byte."""
     # Byte-level BPE writes a byte that is no printable character as one from U+0100 on.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (byte for byte in range(256) if byte not in printable)
-    shown = {byte: chr(byte) for byte in printable}
-    shown |= {byte: chr(0x100 + i) for i, byte in enumerate(others)}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": 256 + i,
-                "content": content,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for i, content in enumerate(_SPECIAL)
-        ],
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": _SPLIT},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-            ],
-        },
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel"},
-        "model": {
-            "type": "BPE",
-            "byte_fallback": False,
-            "unk_token": None,
-            "vocab": {shown[byte]: byte for byte in range(256)},
-            "merges": [],
-        },
-    }
+    others = [byte for byte in range(256) if byte not in printable]
+    shown = {byte: 0x100 + i for i, byte in enumerate(others)}
+    return {chr(shown.get(byte, byte)): byte for byte in range(256)}
 
 
 def _weights() -> "dict[str, np.ndarray]":

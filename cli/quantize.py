@@ -24,9 +24,14 @@ def quantize(
     The file appears under its name when it is complete; until then nothing there is touched.
     """
     from edgeqwen.cli.progress import byte_bar
-    from edgeqwen.cli.terminal import clean_line
-    from edgeqwen.quant.convert import quantize as convert
+    from edgeqwen.cli.terminal import clean_line, size_text
+    from edgeqwen.quant import quantize as convert
 
     with byte_bar(f"{source.name or source} to {type}") as progress:
         report = convert(source, output, type, n_threads=threads, progress=progress)
-    print(clean_line(f"{output}: {report}"))
+    for note in report.notes:
+        print(clean_line(note))
+    print(
+        f"{clean_line(str(output))}: {report.n_weights:,} weights in {size_text(report.n_bytes)}, "
+        f"{report.bits_per_weight:.2f} bits per weight, {report.seconds:.1f} s"
+    )

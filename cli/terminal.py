@@ -62,6 +62,13 @@ def error_line(message: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def note(message: str) -> None:
-    """Prints a remark on standard error."""
-    print(clean(message), file=sys.stderr, flush=True)
+def size_text(n_bytes: int) -> str:
+    """Returns a size for people, in binary units."""
+    if n_bytes < 1024:
+        return f"{n_bytes} B"
+    size = n_bytes / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

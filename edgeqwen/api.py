@@ -12,6 +12,7 @@ from edgeqwen.chat import Chat
 from edgeqwen.config import ModelConfig
 from edgeqwen.engine import Engine
 from edgeqwen.engine import Sequence as KvSequence
+from edgeqwen.errors import FileFormatError
 from edgeqwen.generation import Answer, Generation, generate_pieces
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.options import (
@@ -20,7 +21,6 @@ from edgeqwen.options import (
     check_fits,
     positive_integer,
     sampling_options,
-    text_argument,
     token_ids,
 )
 from edgeqwen.sampling import SamplingOptions
@@ -38,13 +38,13 @@ def load(
 ) -> "Model":
     """Loads a GGUF file and returns the model.
 
-    ``n_threads``: threads that compute, by default one for each physical core.
+    ``n_threads``: threads that compute, by default one for each processor that may be used.
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
     ``progress(done, total)`` is called with bytes while the weights are loaded.
 
-    Raises FileFormatError for a damaged file, UnsupportedError for one that this version can't
-    run, OptionError for senseless options, and OSError where the file can't be read.
+    Raises FileFormatError for a file that is missing or damaged, UnsupportedError for one that this
+    version can't run, and OptionError for senseless options.
     """
     if n_threads is not None:
         n_threads = positive_integer(n_threads, "n_threads")
@@ -54,6 +54,12 @@ def load(
         file = stack.enter_context(GgufFile.open(path))
         tokenizer = Tokenizer.from_gguf(file)
         sampling = SamplingOptions.from_gguf(file.metadata)
+        n_rows = file.config().vocab_size
+        if tokenizer.vocab_size != n_rows:
+            raise FileFormatError(
+                f"{path}: tokenizer.ggml.tokens has {tokenizer.vocab_size} tokens, expected "
+                f"{n_rows}, the rows of token_embd.weight; convert the model again"
+            )
         engine = Engine(file, n_threads=n_threads, max_context=max_context, progress=progress)
         stack.pop_all()
     return Model(engine, tokenizer, file, sampling)
@@ -106,7 +112,7 @@ class Model:
         ``prompt``: text, in which special tokens such as ``<|im_start|>`` are recognised, or token
         ids. It is continued as it stands; ``chat`` applies the chat template.
         ``max_tokens``: None means until the model ends its answer or the context is full.
-        ``stop``: strings before which the text is cut.
+        ``stop``: strings before which the text is cut. The text leaves control tokens out.
         ``progress(done, total)`` is called with tokens while the prompt is read.
         ``sampling``: temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
         frequency_penalty, seed; what is left out or None comes from the file (``self.sampling``).
@@ -116,8 +122,7 @@ class Model:
         """
         self._shared.check_open()
         if isinstance(prompt, str):
-            text = text_argument(prompt, "prompt")
-            prompt = self.tokenizer.encode(text, allow_special=True)
+            prompt = self.tokenizer.encode(prompt, allow_special=True)
         request = Request.checked(
             token_ids(prompt, self.config.vocab_size, "prompt"),
             sampling_options(self.sampling, sampling),

@@ -172,7 +172,7 @@ def generate_pieces(
 ) -> Generator[str, None, None]:
     """Reads the prompt, then chooses token after token; yields the text and fills in ``answer``."""
     answer.begin()
-    decoder = tokenizer.stream()
+    decoder = tokenizer.stream(skip_special=True)
     stops = StopStrings(request.stop)
     sequence = None
     try:

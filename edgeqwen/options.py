@@ -102,16 +102,9 @@ def stop_strings(stop: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def text_argument(text: object, name: str) -> str:
-    """Returns the text; OptionError if it is no string or can't be written as UTF-8."""
+    """Returns the text; OptionError if it is no string."""
     if not isinstance(text, str):
         raise OptionError(f"{name} is {_kind(text)}: expected a string")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise OptionError(
-            f"{name} holds the lone surrogate U+{ord(text[error.start]):04X} at character "
-            f"{error.start}: it is not valid Unicode; decode the input with errors='replace'"
-        ) from None
     return text
 
 

@@ -143,7 +143,7 @@ class FakeTokenizer:
             text = text[len(special) :] if special else text[1:]
         return ids
 
-    def stream(self) -> FakeDecoder:
+    def stream(self, *, skip_special: bool = False) -> FakeDecoder:
         return FakeDecoder()
 
 

@@ -43,7 +43,7 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert edgeqwen.__version__ == project["version"] == importlib.metadata.version("edgeqwen")
     versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert [v for v in versions if v != "Unreleased"][0] == edgeqwen.__version__
+    assert next(v for v in versions if v != "Unreleased") == edgeqwen.__version__
 
 
 def test_close_is_idempotent_and_final() -> None:
@@ -59,7 +59,7 @@ def test_close_is_idempotent_and_final() -> None:
         lambda: model.chat(),
         lambda: model.logits([1]),
     ):
-        with pytest.raises(ClosedError, match="fake.gguf was closed"):
+        with pytest.raises(ClosedError, match=r"fake\.gguf was closed"):
             use()
 
 

@@ -1,5 +1,7 @@
 """Stop strings: cut exactly, nothing of them shown, whatever the pieces."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def test_the_cut_does_not_depend_on_the_pieces(
     text: str, stops: list[str], borders: set[int]
 ) -> None:
     at = sorted({0, len(text), *(b for b in borders if b < len(text))})
-    pieces = [text[i:j] for i, j in zip(at, at[1:], strict=False)]
+    pieces = [text[i:j] for i, j in itertools.pairwise(at)]
     texts, found = run(pieces, stops)
     # The rule spelled out: the shortest beginning of the text that ends with a stop string.
     ends = [n for n in range(len(text) + 1) if text[:n].endswith(tuple(stops) or "\0")]

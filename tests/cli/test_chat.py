@@ -33,7 +33,8 @@ def test_empty_input_is_a_hello_and_no_more() -> None:
 
 def test_obeys_commands() -> None:
     lines = chat_with(
-        "/stats\n/regen\n/system  be nice \n/help\nhello\n/regen\n/stats\n/clear\n/nonsense\n/quit\nx\n",
+        "/stats\n/regen\n/system  be nice \n/help\nhello\n/regen\n/stats\n"
+        "/clear\n/nonsense\n/quit\nx\n",
         "-n",
         "2",
         answer="fine",

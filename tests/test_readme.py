@@ -1,0 +1,40 @@
+"""The README's commands, run as they stand, with a tiny model in place of a real one."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeqwen.cli.demo_model import write_checkpoint
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"<!-- test -->\n```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the README's commands are for a Unix shell")
+def test_commands_of_the_readme(tmp_path: Path) -> None:
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python"]
+    checkpoint = tmp_path / "Qwen2.5-0.5B-Instruct"
+    checkpoint.mkdir()
+    write_checkpoint(checkpoint)
+    for language, code in BLOCKS:
+        if language == "sh":
+            program = f'set -e\nedgeqwen() {{ {shlex.quote(sys.executable)} -m edgeqwen "$@"; }}\n'
+            command = ["sh", "-c", program + code]
+        else:
+            command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert done.stdout
