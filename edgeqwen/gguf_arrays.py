@@ -1,7 +1,7 @@
 """The arrays in GGUF metadata: sequences over the file's bytes that make elements when asked.
 
-A vocabulary of 150,000 tokens opens in milliseconds this way and takes no more memory than its
-bytes. Both kinds copy their bytes, so they outlive the file's mapping.
+A vocabulary of 150,000 tokens opens in milliseconds this way and takes little more memory than in
+the file. Both kinds copy their bytes, so they outlive the file's mapping.
 """
 
 import mmap
@@ -18,8 +18,7 @@ T = TypeVar("T")
 
 _LENGTH = struct.Struct("<Q")
 _WINDOW = 1 << 16  # bytes that are searched for short strings at once
-_FEW = 64  # after fewer finds than this in a window,
-_ONE_BY_ONE = 4096  # so many strings are taken one by one before the next search
+_FEW = 64  # fewer finds than this in a window aren't worth the search
 
 
 class MetadataArray(Sequence[T], Generic[T]):
@@ -129,14 +128,17 @@ def _find_strings(
     data: mmap.mmap | bytes, position: int, stop: int, starts: npt.NDArray[np.uint64], place: str
 ) -> int:
     """Fills in where each string begins, from ``position`` on; returns where the last one ends."""
-    count, found, here = len(starts) - 1, 0, position
+    count, found, here, patience = len(starts) - 1, 0, position, _FEW
     while found < count and here <= stop - 8:
         offsets, here = _short_strings(data, here, stop, count - found)
         starts[found : found + len(offsets)] = offsets - position
         found += len(offsets)
         if len(offsets) >= _FEW:
+            patience = _FEW
             continue
-        pause = min(found + _ONE_BY_ONE, count)
+        # The next strings one by one, and more of them each time that the search was in vain.
+        patience = min(2 * patience, _WINDOW)
+        pause = min(found + patience, count)
         while found < pause and here <= stop - 8:
             (length,) = _LENGTH.unpack_from(data, here)
             starts[found] = here + 8 - position
@@ -160,12 +162,15 @@ def _short_strings(
     A short length is a byte and seven zeros, which text hardly ever holds; what only looks like
     one breaks the chain of lengths, and the run ends there.
     """
-    n = min(_WINDOW, stop - here - 7)
-    ahead: npt.NDArray[np.uint64] = np.ndarray((n,), "<u8", data, here, (1,))
-    at = np.flatnonzero(ahead < 256)
+    window = np.frombuffer(data, np.uint8, min(_WINDOW, stop - here), here)
+    zero = window == 0
+    two = zero[:-1] & zero[1:]
+    four = two[:-2] & two[2:]
+    seven = four[:-3] & four[3:]
+    at = np.flatnonzero(seven[1:])
     if not len(at) or at[0]:
         return np.empty(0, np.int64), here
-    after = at + 8 + ahead[at].astype(np.int64)
+    after = at + 8 + window[at]
     chained = after[:-1] == at[1:]
     n_found = min(limit, len(at) if chained.all() else int(np.argmin(chained)) + 1)
     return at[:n_found] + here + 8, here + int(after[n_found - 1])

@@ -26,6 +26,7 @@ class GgufFile:
 
     ``metadata`` holds Python scalars, strings and read-only sequences by key; ``tensors`` holds a
     TensorInfo by name, in the order of the file; ``size`` is in bytes. Both outlive ``close()``.
+    Nobody may cut the file short while it is open: the system would end the process.
     """
 
     path: Path
@@ -130,7 +131,8 @@ def _map(path: Path) -> mmap.mmap:
         status = os.stat(path)
         # Before opening it: opening a pipe would wait for a writer.
         if stat.S_ISDIR(status.st_mode):
-            raise FileFormatError(f"{path}: is a folder, expected a GGUF file")
+            convert = "; convert it with `edgeqwen quantize`" if _is_checkpoint(path) else ""
+            raise FileFormatError(f"{path}: is a folder, expected a GGUF file{convert}")
         if not stat.S_ISREG(status.st_mode):
             raise FileFormatError(f"{path}: is no regular file, expected a GGUF file")
         if status.st_size == 0:
@@ -144,6 +146,10 @@ def _map(path: Path) -> mmap.mmap:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileFormatError(f"{path}: can't be opened: {reason}") from None
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def _unmap(mapping: mmap.mmap) -> None:

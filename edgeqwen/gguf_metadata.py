@@ -21,7 +21,7 @@ MAX_TENSORS = 1 << 16
 MAX_STRINGS = 1 << 22
 
 _VERSIONS = (2, 3)
-_MAX_KEY_LENGTH = (1 << 16) - 1
+_MAX_KEY_LENGTH = 256  # the specification allows more, but messages name keys in full
 # The least that a key with its value, and a tensor's entry, can take.
 _MIN_KEY_BYTES = 8 + 1 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8

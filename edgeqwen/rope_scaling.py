@@ -51,9 +51,9 @@ class RopeScaling:
     @classmethod
     def from_gguf(cls, keys: Keys, context: int) -> "RopeScaling | None":
         """Reads the scaling from GGUF metadata; None where there is none."""
-        factor_key = f"{_GGUF}factor"
-        if factor_key not in keys:
-            factor_key = "qwen2.rope.scale_linear"  # the key of the oldest files
+        factor_key, oldest_key = f"{_GGUF}factor", "qwen2.rope.scale_linear"
+        if factor_key not in keys and oldest_key in keys:
+            factor_key = oldest_key
         has_factor = factor_key in keys and keys.real(factor_key, 0.0, _MAX_FACTOR) != 0.0
         type_key = f"{_GGUF}type"
         kind = keys.text(type_key, "linear" if has_factor else "none")
