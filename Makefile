@@ -47,7 +47,7 @@ types: $(INSTALLED)/.stamp
 		--cache-dir $(CURDIR)/.mypy_cache -p edgeqwen
 
 contracts: $(INSTALLED)/.stamp
-	PYTHONPATH=$(INSTALLED) $(BIN)/lint-imports --no-cache
+	cd $(INSTALLED) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter --no-cache
 
 wheel: $(VENV)/.lint
 	rm -rf build/lib dist

@@ -15,6 +15,7 @@ def peak_rss_bytes() -> int | None:
 
 
 def _windows_peak() -> int | None:
+    assert sys.platform == "win32"
     import ctypes
     from ctypes import wintypes
 

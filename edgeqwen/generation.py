@@ -1,5 +1,6 @@
 """A text being generated: pieces as they come, and afterwards what it took."""
 
+import inspect
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -155,7 +156,7 @@ class Generation(Iterator[str]):
                 self._answer.finish_reason = "cancelled"
             # A signal handler or a callback may come here from inside the running step, which
             # can't be closed then and ends by itself.
-            if not self._pieces.gi_running:
+            if inspect.getgeneratorstate(self._pieces) != inspect.GEN_RUNNING:
                 self._pieces.close()
 
     def __repr__(self) -> str:
