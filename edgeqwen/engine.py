@@ -203,21 +203,17 @@ class Engine:
             buffers = self._buffers[n_logits]
             one_token, all_logits = name == "decode", name == "logits"
             tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
+            tape.finish()
             self._tapes[name] = tape, buffers
         return self._tapes[name]
 
     def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:
-        formats = self._weights.formats
-        rows = max(
-            self._recorder.attention_shape(f, one).padded_rows
-            for f in formats
-            for one in (True, False)
-        )
+        shapes = [self._recorder.attention_shape(one_token) for one_token in (True, False)]
         return Buffers(
             self.config,
             max_tokens=max_tokens,
             max_context=self.max_context,
             n_threads=self.n_threads,
-            attention_rows=rows,
+            attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
         )

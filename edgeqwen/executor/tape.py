@@ -11,18 +11,16 @@ epoch) in their upper bits. A counter of an older epoch counts as zero, so nothi
 a thread that meets a newer epoch than its own is late by a whole step and leaves.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import typeof, types
 from numpy.typing import NDArray
 
 from edgeqwen.simd.atomics import atomic_load, compare_and_swap, pause, yield_processor
-from edgeqwen.simd.compile import inline_kernel, kernel_address
+from edgeqwen.simd.compile import call_kernel, inline_kernel, kernel_address
 from edgeqwen.simd.records import record, record_view
 
 OPERATION = record(
@@ -47,8 +45,7 @@ class Tape:
     """A list of operations with the arguments they point to. Recorded once, never changed."""
 
     def __init__(self) -> None:
-        self._operations: list[tuple[int, int, int, int, int]] = []
-        self._keep: list[Any] = []
+        self._recorded: list[tuple[Any, types.Type, NDArray[Any], int, int, int]] = []
         self.names: list[str] = []
         self.operations: NDArray[np.int64] = np.zeros(0, OPERATION)
         self.counters: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -67,8 +64,8 @@ class Tape:
     ) -> None:
         """Records an operation.
 
-        ``kernel`` has the signature f(token, args, chunk, worker) and is compiled for the type of
-        ``token``; ``arguments`` fills a record of the dtype ``layout``, every field of it. The
+        ``kernel`` has the signature f(token, args, chunk, worker), and is compiled for the type of
+        ``token`` when the tape is finished; ``arguments`` fills a record of the dtype ``layout``, every field of it. The
         operation has ``chunks`` chunks, times ceil(tokens / tokens_per_chunk) and
         ceil(positions / positions_per_chunk) where those aren't 0.
         """
@@ -77,42 +74,31 @@ class Tape:
         filled = np.zeros(1, layout)
         for field, value in arguments.items():
             filled[field] = value
-        self._keep.append(filled)
-        address = _address(kernel, token)
-        self._operations.append(
-            (address, filled.ctypes.data, chunks, tokens_per_chunk, positions_per_chunk)
+        self._recorded.append(
+            (kernel, typeof(token), filled, chunks, tokens_per_chunk, positions_per_chunk)
         )
         self.names.append(name or kernel.__name__)
 
+    def kernels(self) -> dict[tuple[str, str], Callable[[], int]]:
+        """Returns what must be compiled: by kernel and token, a function that does it."""
+        return {
+            (kernel.__name__, str(token)): functools.partial(
+                kernel_address, kernel, token, types.int64, types.int64, types.int64
+            )
+            for kernel, token, *_ in self._recorded
+        }
+
     def finish(self) -> None:
-        """Lays the operations out in memory; nothing can be added afterwards."""
-        self.operations = np.array(self._operations, OPERATION)
-        self.counters = np.zeros(len(self._operations) * 2 * COUNTER_BYTES // 8, np.int64)
-
-
-def _address(kernel: Any, token: Any) -> int:
-    from numba import typeof
-
-    return kernel_address(kernel, typeof(token), types.int64, types.int64, types.int64)
-
-
-@intrinsic
-def _call(typing_context, function, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Calls a kernel by its address, in Numba's native convention. Kernels don't raise."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        bytes_, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
-        pointer = bytes_.as_pointer()
-        convention = ir.FunctionType(ir.IntType(32), [pointer, pointer, bytes_, i64, i64, i64])
-        result = cgutils.alloca_once(builder, bytes_)
-        exception = cgutils.alloca_once(builder, bytes_)
-        token = ir.Constant(bytes_, None)
-        function = builder.inttoptr(values[0], convention.as_pointer())
-        builder.call(function, [result, exception, token, *values[1:]])
-        return context.get_dummy_value()
-
-    i = types.int64
-    return types.void(i, i, i, i), codegen
+        """Compiles the kernels and lays the operations out; nothing can be added afterwards."""
+        addresses = {key: compiled() for key, compiled in self.kernels().items()}
+        self.operations = np.array(
+            [
+                (addresses[kernel.__name__, str(token)], arguments.ctypes.data, *chunks)
+                for kernel, token, arguments, *chunks in self._recorded
+            ],
+            OPERATION,
+        )
+        self.counters = np.zeros(len(self._recorded) * 2 * COUNTER_BYTES // 8, np.int64)
 
 
 @inline_kernel
@@ -185,7 +171,7 @@ def replay(operations, n_operations, counters, n_tokens, n_positions, epoch, wor
                 return
             if chunk == -1:
                 break
-            _call(op.kernel, op.args, chunk, worker)
+            call_kernel(op.kernel, op.args, chunk, worker)
             n += 1
         if n != 0:
             _finish(finished, epoch, n)

@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import register_model, typeof_impl, unbox
 
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.types import TokenModel, unbox_token
 
@@ -74,18 +73,18 @@ class Format(ABC):
     def emit_step(
         self,
         e: Emitter,
-        tile: ir.Value,
-        rows: Sequence[ir.Value],
-        panel: ir.Value,
-        totals: list[ir.Value],
-    ) -> list[ir.Value]:
+        tile: Value,
+        rows: Sequence[Value],
+        panel: Value,
+        totals: list[Value],
+    ) -> list[Value]:
         """Emits totals[part * n_tokens + token] += tile rows * panel block.
 
         ``rows`` holds each part's first row in the tile, as an int64 value.
         """
 
     @abstractmethod
-    def emit_dequantize(self, e: Emitter, tile: ir.Value, row: ir.Value, out: ir.Value) -> None:
+    def emit_dequantize(self, e: Emitter, tile: Value, row: Value, out: Value) -> None:
         """Emits one part's values as float32 into ``out``, laid out as [32 columns][16 rows]."""
 
 
@@ -132,8 +131,8 @@ class IntegerBlock:
     limits; ``scale`` is <lanes x f32>.
     """
 
-    q: Sequence[ir.Value]
-    scale: ir.Value
+    q: Sequence[Value]
+    scale: Value
 
 
 class IntegerFormat(Format):
@@ -152,7 +151,7 @@ class IntegerFormat(Format):
         return self.offset - isa.dot_excess(self.limit, self.signed)
 
     @abstractmethod
-    def unpack(self, e: Emitter, tile: ir.Value, row: ir.Value) -> IntegerBlock:
+    def unpack(self, e: Emitter, tile: Value, row: Value) -> IntegerBlock:
         """Emits the unpacking of one part of a tile, which begins at ``row``."""
 
     def panel_parts(self, isa: Isa) -> int:
@@ -161,14 +160,14 @@ class IntegerFormat(Format):
     def emit_step(
         self,
         e: Emitter,
-        tile: ir.Value,
-        rows: Sequence[ir.Value],
-        panel: ir.Value,
-        totals: list[ir.Value],
-    ) -> list[ir.Value]:
+        tile: Value,
+        rows: Sequence[Value],
+        panel: Value,
+        totals: list[Value],
+    ) -> list[Value]:
         n_tokens = len(totals) // len(rows)
         result = list(totals)
-        start = ir.Constant(e.i32v, None)
+        start = e.zero(e.i32v)
         for part, row in enumerate(rows):
             block = self.unpack(e, tile, row)
             for t in range(n_tokens):
@@ -182,13 +181,12 @@ class IntegerFormat(Format):
                 result[i] = e.fma(e.i32_to_f32(total), scale, totals[i])
         return result
 
-    def emit_dequantize(self, e: Emitter, tile: ir.Value, row: ir.Value, out: ir.Value) -> None:
+    def emit_dequantize(self, e: Emitter, tile: Value, row: Value, out: Value) -> None:
         block = self.unpack(e, tile, row)
-        out = e.b.add(out, e.b.mul(row, I64(4)))
+        out = e.b.add(out, e.b.mul(row, e.i64(4)))
         for g, q in enumerate(block.q):
             for j in range(4):
-                lane = ir.Constant(e.i32v, [4 * i + j for i in range(e.isa.lanes)])
-                byte = e.b.shuffle_vector(q, q, lane)
+                byte = e.every_fourth(q, j)
                 wide = e.b.sext(byte, e.i32v) if self.signed else e.b.zext(byte, e.i32v)
                 wide = e.b.add(wide, e.constant(self.offset, e.i32v))
                 value = e.b.fmul(e.i32_to_f32(wide), block.scale)
@@ -202,7 +200,7 @@ class FloatFormat(Format):
     element_bytes: int
 
     @abstractmethod
-    def load(self, e: Emitter, address: ir.Value, offset: int) -> ir.Value:
+    def load(self, e: Emitter, address: Value, offset: int) -> Value:
         """Emits a load of ``lanes`` weights as float32."""
 
     def panel_width(self, isa: Isa) -> int:
@@ -215,14 +213,14 @@ class FloatFormat(Format):
     def emit_step(
         self,
         e: Emitter,
-        tile: ir.Value,
-        rows: Sequence[ir.Value],
-        panel: ir.Value,
-        totals: list[ir.Value],
-    ) -> list[ir.Value]:
+        tile: Value,
+        rows: Sequence[Value],
+        panel: Value,
+        totals: list[Value],
+    ) -> list[Value]:
         n_tokens = len(totals) // len(rows)
         result = list(totals)
-        starts = [e.b.add(tile, e.b.mul(row, I64(self.element_bytes))) for row in rows]
+        starts = [e.b.add(tile, e.b.mul(row, e.i64(self.element_bytes))) for row in rows]
         for k in range(TILE_COLUMNS):
             weights = [self.load(e, s, k * TILE_ROWS * self.element_bytes) for s in starts]
             for t in range(n_tokens):
@@ -232,9 +230,9 @@ class FloatFormat(Format):
                     result[i] = e.fma(weight, activation, result[i])
         return result
 
-    def emit_dequantize(self, e: Emitter, tile: ir.Value, row: ir.Value, out: ir.Value) -> None:
-        start = e.b.add(tile, e.b.mul(row, I64(self.element_bytes)))
-        out = e.b.add(out, e.b.mul(row, I64(4)))
+    def emit_dequantize(self, e: Emitter, tile: Value, row: Value, out: Value) -> None:
+        start = e.b.add(tile, e.b.mul(row, e.i64(self.element_bytes)))
+        out = e.b.add(out, e.b.mul(row, e.i64(4)))
         for k in range(TILE_COLUMNS):
             value = self.load(e, start, k * TILE_ROWS * self.element_bytes)
             e.store(value, out, k * TILE_ROWS * 4)

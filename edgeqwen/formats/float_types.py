@@ -1,10 +1,8 @@
 """F32, F16 and BF16: a tile is [32 columns][16 rows] of the GGUF type's own elements."""
 
-from llvmlite import ir
-
 from edgeqwen.formats.base import FloatFormat
 from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.emitter import I16, Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.ops import peek_i16, peek_i32, poke_i16, poke_i32
 
 
@@ -42,7 +40,7 @@ class F32Format(FloatFormat):
     row_block_bytes = 128
     pack = staticmethod(pack_4_bytes)
 
-    def load(self, e: Emitter, address: ir.Value, offset: int) -> ir.Value:
+    def load(self, e: Emitter, address: Value, offset: int) -> Value:
         return e.load(e.f32v, address, offset)
 
 
@@ -56,7 +54,7 @@ class F16Format(FloatFormat):
     row_block_bytes = 64
     pack = staticmethod(pack_2_bytes)
 
-    def load(self, e: Emitter, address: ir.Value, offset: int) -> ir.Value:
+    def load(self, e: Emitter, address: Value, offset: int) -> Value:
         return e.f16_to_f32(e.load(e.f16v, address, offset))
 
 
@@ -70,8 +68,8 @@ class BF16Format(FloatFormat):
     row_block_bytes = 64
     pack = staticmethod(pack_2_bytes)
 
-    def load(self, e: Emitter, address: ir.Value, offset: int) -> ir.Value:
-        return e.bf16_to_f32(e.load(ir.VectorType(I16, e.isa.lanes), address, offset))
+    def load(self, e: Emitter, address: Value, offset: int) -> Value:
+        return e.bf16_to_f32(e.load(e.half_bits, address, offset))
 
 
 F32, F16, BF16 = F32Format(), F16Format(), BF16Format()

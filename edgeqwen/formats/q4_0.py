@@ -6,11 +6,9 @@ bytes; vector g holds, for every row, GGUF's bytes 4g to 4g + 3, that is columns
 and 16 + 4g.. (high nibbles).
 """
 
-from llvmlite import ir
-
 from edgeqwen.formats.base import IntegerBlock, IntegerFormat
 from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import peek_i16, peek_i32, poke_i16, poke_i32
 
@@ -50,9 +48,9 @@ class Q4_0Format(IntegerFormat):  # noqa: N801 - the format's own name
         # 8 unpacked weight vectors, an accumulator a token, and room for the dot product.
         return {16: 4, 32: 12}[isa.registers]
 
-    def unpack(self, e: Emitter, tile: ir.Value, row: ir.Value) -> IntegerBlock:
-        scales = e.b.add(tile, e.b.mul(row, I64(2)))
-        nibbles = e.b.add(tile, e.b.mul(row, I64(4)))
+    def unpack(self, e: Emitter, tile: Value, row: Value) -> IntegerBlock:
+        scales = e.b.add(tile, e.b.mul(row, e.i64(2)))
+        nibbles = e.b.add(tile, e.b.mul(row, e.i64(4)))
         raw = [e.load(e.i8v, nibbles, 32 + 64 * g) for g in range(4)]
         low = [e.and_bytes(v, 15) for v in raw]
         high = [e.and_bytes(e.shift_bytes_right(v, 4), 15) for v in raw]

@@ -4,11 +4,9 @@ GGUF block (34 bytes): float16 scale, int8 [32]. Tile (544 bytes): float16 scale
 eight vectors of 64 bytes; vector g holds columns 4g to 4g + 3 of every row.
 """
 
-from llvmlite import ir
-
 from edgeqwen.formats.base import IntegerBlock, IntegerFormat
 from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import peek_i16, peek_i32, poke_i16, poke_i32
 
@@ -47,9 +45,9 @@ class Q8_0Format(IntegerFormat):  # noqa: N801 - the format's own name
     def panel_width(self, isa: Isa) -> int:
         return {16: 4, 32: 12}[isa.registers]
 
-    def unpack(self, e: Emitter, tile: ir.Value, row: ir.Value) -> IntegerBlock:
-        scales = e.b.add(tile, e.b.mul(row, I64(2)))
-        values = e.b.add(tile, e.b.mul(row, I64(4)))
+    def unpack(self, e: Emitter, tile: Value, row: Value) -> IntegerBlock:
+        scales = e.b.add(tile, e.b.mul(row, e.i64(2)))
+        values = e.b.add(tile, e.b.mul(row, e.i64(4)))
         q = [e.load(e.i8v, values, 32 + 64 * g) for g in range(8)]
         scale = e.f16_to_f32(e.load(e.f16v, scales))
         return IntegerBlock(q, scale)

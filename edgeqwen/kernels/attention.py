@@ -6,14 +6,11 @@ from edgeqwen.kernels.attention_core import (
     SCORES_STRIDE,
     attend,
     attention_isa,
-    attention_output,
     group,
     head_dim,
     n_rows,
     tokens_per_chunk,
 )
-from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
-from edgeqwen.kernels.panels import write_block
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import inline_kernel, kernel
 from edgeqwen.simd.ops import (
@@ -44,7 +41,7 @@ ATTENTION = record(
     "scratch",  # a thread's scratch memory is at scratch + worker * scratch_bytes
     "scratch_bytes",
     "partials",  # one token: [units][KV heads] of float32 [rows][head_dim], [rows], [rows]
-    "panels",  # of the product that comes next, which has n_heads * head_dim columns
+    "output",  # float32 [n_tokens][n_heads * head_dim]
 )
 attention_view = record_view(ATTENTION)
 
@@ -95,7 +92,7 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
 
 @kernel
 def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Merges the units of one query head (chunk = head) and writes it into the panel."""
+    """Merges the units of one query head (chunk = head) and writes its output."""
     a = attention_view(args)
     isa = attention_isa(attention)
     rows, width = n_rows(attention), 4 * head_dim(attention)
@@ -117,7 +114,7 @@ def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-
         for i in range(0, width, 4 * lanes(isa)):
             value = load_f32(isa, partial + r * width + i)
             store(out + i, fma(factor, value, load_f32(isa, out + i)))
-    _write_head(attention, a.panels, chunk, 0, a.n_kv_heads, out, total)
+    _write_head(attention, out, total, a.output + chunk * width)
 
 
 @kernel
@@ -147,24 +144,15 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
     end = n_past + first + count
     attend(attention, q, k, k + a.v_offset, 0, end, limits, largest, sums, out, scores)
     for r in range(count * heads):
-        row = out + r * width
-        total = peek_f32(sums + 4 * r)
-        query_head = head * heads + r % heads
-        token = first + r // heads
-        _write_head(attention, a.panels, query_head, token, a.n_kv_heads, row, total)
+        query_head, token = head * heads + r % heads, first + r // heads
+        target = a.output + (token * a.n_kv_heads * heads + query_head) * width
+        _write_head(attention, out + r * width, peek_f32(sums + 4 * r), target)
 
 
 @inline_kernel
-def _write_head(attention, panels, query_head, token, n_kv_heads, out, total):  # type: ignore[no-untyped-def]
-    """Divides one head's output by the sum of its weights and writes it into the panels."""
+def _write_head(attention, out, weights_sum, target):  # type: ignore[no-untyped-def]
+    """Divides one head's output by the sum of its weights."""
     isa = attention_isa(attention)
-    tiling = attention_output(attention)
-    inverse = splat_f32(isa, np.float32(1) / total)
-    head_blocks = head_dim(attention) // 32
-    n_blocks = n_kv_heads * group(attention) * head_blocks
+    inverse = splat_f32(isa, np.float32(1) / weights_sum)
     for i in range(0, 4 * head_dim(attention), 4 * lanes(isa)):
-        store(out + i, load_f32(isa, out + i) * inverse)
-    panel = panels + (token // panel_tokens(tiling)) * n_blocks * panel_block_bytes(tiling)
-    for i in range(head_blocks):
-        block = panel + (query_head * head_blocks + i) * panel_block_bytes(tiling)
-        write_block(tiling, out + 128 * i, block, token % panel_tokens(tiling))
+        store(target + i, load_f32(isa, out + i) * inverse)

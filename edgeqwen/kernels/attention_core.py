@@ -1,14 +1,12 @@
 """Attention over a range of positions with online softmax: the part that all steps share."""
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from edgeqwen.formats.base import TilingType
 from edgeqwen.kernels.attention_types import ELEMENT_BYTES, STREAM, AttentionShape, load_cached
 from edgeqwen.simd.compile import inline_kernel
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import (
     exp2,
     lanes,
@@ -37,7 +35,7 @@ def _constant(value):  # type: ignore[no-untyped-def]
     @intrinsic
     def operation(typing_context, attention):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-            return I64(value(attention.shape))
+            return Emitter(builder, attention.shape.isa).i64(value(attention.shape))
 
         return types.int64(attention), codegen
 
@@ -59,12 +57,6 @@ def attention_isa(typing_context, attention):  # type: ignore[no-untyped-def]
     return IsaType(attention.shape.isa)(attention), _dummy
 
 
-@intrinsic
-def attention_output(typing_context, attention):  # type: ignore[no-untyped-def]
-    """The tiling token of the product that reads attention's output."""
-    return TilingType(attention.shape.output)(attention), _dummy
-
-
 def _dummy(context, builder, sig, values):  # type: ignore[no-untyped-def]
     return context.get_dummy_value()
 
@@ -79,7 +71,7 @@ def _zeros(typing_context, attention):  # type: ignore[no-untyped-def]
     type_ = _products_type(attention.shape)
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return ir.Constant(context.get_value_type(type_), None)
+        return Emitter(builder, attention.shape.isa).zero(context.get_value_type(type_))
 
     return type_(attention), codegen
 
@@ -90,9 +82,9 @@ def _load_products(typing_context, attention, out, stride):  # type: ignore[no-u
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, s.isa)
-        products = ir.Constant(context.get_value_type(type_), None)
+        products = e.zero(context.get_value_type(type_))
         for row in range(s.rows):
-            base = builder.add(values[1], builder.mul(values[2], I64(row)))
+            base = builder.add(values[1], builder.mul(values[2], e.i64(row)))
             for c in range(s.vectors):
                 loaded = e.load(e.f32v, base, 4 * c * s.isa.lanes)
                 products = builder.insert_value(products, loaded, row * s.vectors + c)
@@ -108,7 +100,7 @@ def _store_products(typing_context, attention, products, out, stride):  # type: 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, s.isa)
         for row in range(s.rows):
-            base = builder.add(values[2], builder.mul(values[3], I64(row)))
+            base = builder.add(values[2], builder.mul(values[3], e.i64(row)))
             for c in range(s.vectors):
                 value = builder.extract_value(values[1], row * s.vectors + c)
                 e.store(value, base, 4 * c * s.isa.lanes)
@@ -128,7 +120,7 @@ def _step(typing_context, attention, products, left, left_stride, stream):  # ty
         size = ELEMENT_BYTES[s.cache_type] * s.isa.lanes
         columns = [load_cached(e, s.cache_type, stream, c * size) for c in range(s.vectors)]
         for row in range(s.rows):
-            factor = e.load_f32_splat(builder.add(left, builder.mul(left_stride, I64(row))))
+            factor = e.load_f32_splat(builder.add(left, builder.mul(left_stride, e.i64(row))))
             for c, column in enumerate(columns):
                 i = row * s.vectors + c
                 product = e.fma(factor, column, builder.extract_value(products, i))

@@ -15,12 +15,10 @@ so that both stream 32 columns a step, in memory's order, without a transpositio
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import register_model, typeof_impl, unbox
 
-from edgeqwen.formats.base import Tiling
-from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.types import TokenModel, unbox_token
 
@@ -36,7 +34,7 @@ class AttentionShape:
 
     ``group`` query heads share a KV head; a chunk of work takes ``tokens`` tokens of one KV head,
     so its rows are tokens * group, rounded up to a multiple of ``rows``, the rows of the
-    micro-kernel. ``output`` is the tiling of the product that reads what attention writes.
+    micro-kernel.
     """
 
     isa: Isa
@@ -45,7 +43,6 @@ class AttentionShape:
     tokens: int
     rows: int
     cache_type: str
-    output: Tiling
 
     @property
     def vectors(self) -> int:
@@ -58,7 +55,7 @@ class AttentionShape:
 
 
 def attention_shape(
-    isa: Isa, head_dim: int, group: int, tokens: int, cache_type: str, output: Tiling
+    isa: Isa, head_dim: int, group: int, tokens: int, cache_type: str
 ) -> AttentionShape:
     """Chooses the rows of the micro-kernel: rows * vectors accumulators must fit the registers."""
     most = {16: 6, 32: 14}[isa.registers]
@@ -67,7 +64,7 @@ def attention_shape(
     rows = min(range(1, most + 1), key=lambda r: (-(-n // r) * r, -r))
     if -(-n // rows) * rows == n and rows < most // 2:
         rows = min(range(most // 2, most + 1), key=lambda r: (-(-n // r) * r, -r))
-    return AttentionShape(isa, head_dim, group, tokens, rows, cache_type, output)
+    return AttentionShape(isa, head_dim, group, tokens, rows, cache_type)
 
 
 class AttentionType(types.Type):  # type: ignore[misc]
@@ -75,10 +72,9 @@ class AttentionType(types.Type):  # type: ignore[misc]
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = s = shape
-        output = f"{s.output.format.name} x {s.output.n_tokens}"
         super().__init__(
             name=f"Attention({s.isa.name}/{s.isa.lanes}, head_dim {s.head_dim}, "
-            f"{s.tokens} tokens x {s.group} heads by {s.rows}, {s.cache_type}, {output})"
+            f"{s.tokens} tokens x {s.group} heads by {s.rows}, {s.cache_type})"
         )
 
 
@@ -91,7 +87,7 @@ def _typeof_shape(value: AttentionShape, context: Any) -> AttentionType:
     return AttentionType(value)
 
 
-def load_cached(e: Emitter, cache_type: str, address: ir.Value, offset: int) -> ir.Value:
+def load_cached(e: Emitter, cache_type: str, address: Value, offset: int) -> Value:
     """Emits a load of ``lanes`` cached elements as float32."""
     if cache_type == "f32":
         return e.load(e.f32v, address, offset)

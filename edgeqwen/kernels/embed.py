@@ -1,6 +1,5 @@
 """The embedding lookup: rows of a packed matrix, dequantized into the residual stream."""
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -8,7 +7,7 @@ from edgeqwen.formats.base import TILE_COLUMNS, TILE_ROWS
 from edgeqwen.kernels.matmul import tile_bytes
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.emitter import F32, I64, Emitter
+from edgeqwen.simd.emitter import F32, Emitter
 from edgeqwen.simd.ops import peek_i32
 from edgeqwen.simd.records import record, record_view
 
@@ -29,7 +28,7 @@ def dequantize_tile(typing_context, tiling, tile, out):  # type: ignore[no-untyp
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, t.isa)
         for part in range(t.isa.parts):
-            t.format.emit_dequantize(e, values[1], I64(part * t.isa.lanes), values[2])
+            t.format.emit_dequantize(e, values[1], e.i64(part * t.isa.lanes), values[2])
         return context.get_dummy_value()
 
     return types.void(tiling, types.int64, types.int64), codegen
@@ -43,12 +42,10 @@ def dequantize_row(typing_context, tiling, tile, row, out):  # type: ignore[no-u
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, tile, row, out = values
         e = Emitter(builder, t.isa)
-        with builder.goto_entry_block():
-            scratch = builder.alloca(ir.ArrayType(F32, TILE_ROWS * TILE_COLUMNS))
-        scratch = builder.ptrtoint(scratch, I64)
-        first = builder.and_(row, I64(-t.isa.lanes))
+        scratch = e.scratch(TILE_ROWS * TILE_COLUMNS)
+        first = builder.and_(row, e.i64(-t.isa.lanes))
         t.format.emit_dequantize(e, tile, first, scratch)
-        column = builder.add(scratch, builder.mul(row, I64(4)))
+        column = builder.add(scratch, builder.mul(row, e.i64(4)))
         for k in range(TILE_COLUMNS):
             e.store(e.load(F32, column, 4 * TILE_ROWS * k), out, 4 * k)
         return context.get_dummy_value()

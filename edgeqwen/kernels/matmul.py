@@ -7,14 +7,13 @@ plus a bias, or added to what the output holds (the residual stream).
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.records import record, record_view
 from edgeqwen.simd.types import IsaType, VectorType
 
@@ -25,7 +24,7 @@ def _constant(value: Callable[[Tiling], int]) -> Any:
     @intrinsic
     def operation(typing_context, tiling):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-            return I64(value(tiling.tiling))
+            return Emitter(builder, tiling.tiling.isa).i64(value(tiling.tiling))
 
         return types.int64(tiling), codegen
 
@@ -59,7 +58,7 @@ def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
     type_ = _totals_type(tiling.tiling)
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return ir.Constant(context.get_value_type(type_), None)
+        return Emitter(builder, tiling.tiling.isa).zero(context.get_value_type(type_))
 
     return type_(tiling), codegen
 
@@ -93,11 +92,11 @@ def store_totals(typing_context, tiling, totals, out, stride, n_valid, bias, acc
         _, totals, out, stride, n_valid, bias, accumulate = values
         e = Emitter(builder, t.isa)
         width = 4 * t.isa.lanes
-        has_bias = builder.icmp_signed("!=", bias, I64(0))
-        adds = builder.icmp_signed("!=", accumulate, I64(0))
+        has_bias = builder.icmp_signed("!=", bias, e.i64(0))
+        adds = builder.icmp_signed("!=", accumulate, e.i64(0))
         for token in range(t.n_tokens):
-            with builder.if_then(builder.icmp_signed("<", I64(token), n_valid)):
-                base = builder.add(out, builder.mul(stride, I64(token)))
+            with builder.if_then(builder.icmp_signed("<", e.i64(token), n_valid)):
+                base = builder.add(out, builder.mul(stride, e.i64(token)))
                 for part in range(t.n_parts):
                     slot = builder.alloca(e.f32v)
                     builder.store(builder.extract_value(totals, part * t.n_tokens + token), slot)

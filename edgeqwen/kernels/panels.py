@@ -1,11 +1,14 @@
-"""Activations on their way into a matrix product: written into panels, as each format reads them."""
+"""Activations on their way into a matrix product: written into panels, as its format reads them."""
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from edgeqwen.formats.base import IntegerFormat
-from edgeqwen.simd.emitter import F32, Emitter
+from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
+from edgeqwen.kernels.state import state_view
+from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.emitter import F32, I32, Emitter, Value
+from edgeqwen.simd.records import record, record_view
 
 
 @intrinsic
@@ -25,7 +28,7 @@ def write_block(typing_context, tiling, source, panel_block, slot):  # type: ign
         if isinstance(t.format, IntegerFormat):
             _write_integers(e, x, block, slot, t.n_tokens, t.format.panel_offset(t.isa))
         else:
-            row = builder.add(block, builder.mul(slot, ir.IntType(64)(128)))
+            row = builder.add(block, builder.mul(slot, e.i64(128)))
             for i, value in enumerate(x):
                 e.store(value, row, 4 * i * t.isa.lanes)
         return context.get_dummy_value()
@@ -35,9 +38,9 @@ def write_block(typing_context, tiling, source, panel_block, slot):  # type: ign
 
 
 def _write_integers(
-    e: Emitter, x: list[ir.Value], block: ir.Value, slot: ir.Value, n_tokens: int, offset: int
+    e: Emitter, x: list[Value], block: Value, slot: Value, n_tokens: int, offset: int
 ) -> None:
-    b, i64 = e.b, ir.IntType(64)
+    b = e.b
     largest, not_finite = e.f32(0.0), e.f32(0.0)
     for value in x:
         largest = e.max(e.unary("fabs", value), largest)
@@ -47,14 +50,36 @@ def _write_integers(
     too_small = b.fcmp_ordered("<", maximum, F32(1e-36))
     inverse = b.select(too_small, F32(0.0), b.fdiv(F32(127.0), maximum))
     scale = b.fadd(b.fdiv(maximum, F32(127.0)), e.reduce(not_finite, b.fadd))
-    total = ir.Constant(e.i32v, None)
-    row = b.add(block, b.mul(slot, i64(32)))
+    total = e.zero(e.i32v)
+    row = b.add(block, b.mul(slot, e.i64(32)))
     for i, value in enumerate(x):
         q = b.fptosi(e.unary("rint", b.fmul(value, e.splat(inverse, e.f32v))), e.i32v)
         total = b.add(total, q)
-        e.store(b.trunc(q, ir.VectorType(ir.IntType(8), e.isa.lanes)), row, i * e.isa.lanes)
-    place = b.add(block, b.mul(slot, i64(4)))
+        e.store(e.i32_to_bytes(q), row, i * e.isa.lanes)
+    place = b.add(block, b.mul(slot, e.i64(4)))
     e.store(scale, place, 32 * n_tokens)
     if offset:
-        correction = b.mul(e.reduce(total, b.add), ir.IntType(32)(offset))
+        correction = b.mul(e.reduce(total, b.add), I32(offset))
         e.store(correction, place, 36 * n_tokens)
+
+
+PANELIZE = record(
+    "state",
+    "x",  # float32 [n_tokens][32 * n_blocks]
+    "n_blocks",
+    "panels",
+)
+panelize_view = record_view(PANELIZE)
+
+
+@kernel
+def panelize(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Writes activations as they are into panels: chunk = panel."""
+    a = panelize_view(args)
+    n_blocks, width = a.n_blocks, panel_tokens(tiling)
+    first = chunk * width
+    panel = a.panels + chunk * n_blocks * panel_block_bytes(tiling)
+    for token in range(first, min(first + width, state_view(a.state).n_tokens)):
+        for block in range(n_blocks):
+            source = a.x + 128 * (token * n_blocks + block)
+            write_block(tiling, source, panel + block * panel_block_bytes(tiling), token - first)

@@ -40,6 +40,7 @@ class Buffers:
             "x": tokens * config.hidden_size * 4,
             "normed": tokens * config.hidden_size * 4,
             "qkv": tokens * self.qkv_stride,
+            "attention": tokens * config.n_heads * config.head_dim * 4,
             "gate_up": tokens * self.gate_up_stride,
             "panels": tokens * (widest // TILE_COLUMNS) * PANEL_BYTES,
             "angles": tokens * config.head_dim * 4,

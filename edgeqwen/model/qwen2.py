@@ -26,12 +26,13 @@ from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
 from edgeqwen.kernels.embed import EMBED, embed
 from edgeqwen.kernels.matmul import MATMUL, matmul
 from edgeqwen.kernels.norm import NORM, norm
+from edgeqwen.kernels.panels import PANELIZE, panelize
 from edgeqwen.kernels.rope import ANGLES, ROPE, angles, rope
 from edgeqwen.kernels.state import STATE
 from edgeqwen.kernels.swiglu import SWIGLU, swiglu
 from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.rope_frequencies import rope_frequencies
-from edgeqwen.model.weights import LayerWeights, Matrix, Weights
+from edgeqwen.model.weights import Matrix, Weights
 from edgeqwen.simd.isa import Isa
 
 # Tokens that one KV head's attention takes together when there are many.
@@ -64,29 +65,30 @@ class Recorder:
         self.last_state["n_tokens"] = 1
         self.frequencies, self.rope_factor = rope_frequencies(config)
 
-    def attention_shape(self, format_: Format, one_token: bool) -> AttentionShape:
-        """Returns how attention runs when a product of ``format_`` comes next."""
+    def attention_shape(self, one_token: bool) -> AttentionShape:
+        """Returns how attention runs in steps of one token, or of many."""
         group = self.config.n_heads // self.config.n_kv_heads
         tokens = 1 if one_token else max(1, GROUP_ROWS // group)
-        output = format_.gemv_tiling(self.isa) if one_token else format_.gemm_tiling(self.isa)
         head_dim, cache_type = self.config.head_dim, self.layout.cache_type
-        return attention_shape(self.isa, head_dim, group, tokens, cache_type, output)
+        return attention_shape(self.isa, head_dim, group, tokens, cache_type)
 
     def record(self, buffers: Buffers, *, one_token: bool, all_logits: bool) -> Tape:
-        """Records a step of one token, or of many; the logits of all tokens, or of the last."""
+        """Records a step of one token, or of many; the logits of all tokens, or of the last.
+
+        The tape isn't finished: its kernels are still to be compiled.
+        """
         tape = _Recording(self, buffers, one_token)
         tape.embed(self.weights.embedding)
-        tape.angles(self.weights.layers[0].o_proj.format)
+        tape.angles()
         for i, layer in enumerate(self.weights.layers):
             tape.norm_and_multiply(layer.attn_norm, layer.qkv, "qkv", layer.qkv_bias)
-            tape.rope(i, layer)
-            tape.attention(i, layer)
+            tape.rope(i)
+            tape.attention(i, layer.o_proj)
             tape.multiply(layer.o_proj, "x", accumulate=True)
             tape.norm_and_multiply(layer.ffn_norm, layer.gate_up, "gate_up")
             tape.swiglu(layer.down_proj)
             tape.multiply(layer.down_proj, "x", accumulate=True)
         tape.logits(self.weights.output_norm, self.weights.head, last_only=not all_logits)
-        tape.tape.finish()
         return tape.tape
 
 
@@ -96,6 +98,7 @@ class _Recording:
     def __init__(self, recorder: Recorder, buffers: Buffers, one_token: bool) -> None:
         self.r, self.buffers, self.one_token = recorder, buffers, one_token
         self.tape = Tape()
+        self.shape = recorder.attention_shape(one_token)
         self.state = recorder.state.ctypes.data
         self.strides = {
             "x": 4 * recorder.config.hidden_size,
@@ -119,7 +122,7 @@ class _Recording:
         token = matrix.format.gemv_tiling(self.r.isa)
         self.tape.add(embed, token, EMBED, arguments, tokens_per_chunk=1)
 
-    def angles(self, format_: Format) -> None:
+    def angles(self) -> None:
         """The cosines and sines of the step's positions, the same for all layers."""
         arguments = {
             "state": self.state,
@@ -127,8 +130,7 @@ class _Recording:
             "scale": bits(self.r.rope_factor),
             "angles": self.buffers["angles"],
         }
-        shape = self.r.attention_shape(format_, self.one_token)
-        self.tape.add(angles, shape, ANGLES, arguments, tokens_per_chunk=1)
+        self.tape.add(angles, self.shape, ANGLES, arguments, tokens_per_chunk=1)
 
     def norm_and_multiply(
         self,
@@ -196,7 +198,7 @@ class _Recording:
             name=f"matmul {output}",
         )
 
-    def rope(self, i: int, layer: LayerWeights) -> None:
+    def rope(self, i: int) -> None:
         """q and k are rotated; k and v enter the cache."""
         config, layout = self.r.config, self.r.layout
         arguments = {
@@ -210,10 +212,9 @@ class _Recording:
             "head_bytes": layout.head_bytes,
             "v_offset": layout.v_offset,
         }
-        shape = self.r.attention_shape(layer.o_proj.format, self.one_token)
-        self.tape.add(rope, shape, ROPE, arguments, tokens_per_chunk=1)
+        self.tape.add(rope, self.shape, ROPE, arguments, tokens_per_chunk=1)
 
-    def attention(self, i: int, layer: LayerWeights) -> None:
+    def attention(self, i: int, o_proj: Matrix) -> None:
         """panels = softmax(q k) v, for all positions in the cache."""
         config, layout, buffers = self.r.config, self.r.layout, self.buffers
         arguments = {
@@ -227,29 +228,43 @@ class _Recording:
             "scratch": buffers["scratch"],
             "scratch_bytes": buffers.scratch_bytes,
             "partials": buffers["partials"],
-            "panels": buffers["panels"],
+            "output": buffers["attention"],
         }
-        shape = self.r.attention_shape(layer.o_proj.format, self.one_token)
         heads = config.n_kv_heads
         if self.one_token:
             self.tape.add(
                 attention_one,
-                shape,
+                self.shape,
                 ATTENTION,
                 arguments,
                 chunks=heads,
                 positions_per_chunk=UNIT,
             )
-            self.tape.add(attention_merge, shape, ATTENTION, arguments, chunks=config.n_heads)
+            self.tape.add(attention_merge, self.shape, ATTENTION, arguments, chunks=config.n_heads)
         else:
             self.tape.add(
                 attention_many,
-                shape,
+                self.shape,
                 ATTENTION,
                 arguments,
                 chunks=heads,
-                tokens_per_chunk=shape.tokens,
+                tokens_per_chunk=self.shape.tokens,
             )
+
+        self._panelize(o_proj)
+
+    def _panelize(self, matrix: Matrix) -> None:
+        """panels = the output of attention."""
+        tiling = self.tiling(matrix.format)
+        arguments = {
+            "state": self.state,
+            "x": self.buffers["attention"],
+            "n_blocks": matrix.n_blocks,
+            "panels": self.buffers["panels"],
+        }
+        self.tape.add(
+            panelize, tiling, PANELIZE, arguments, tokens_per_chunk=tiling.n_tokens
+        )
 
     def swiglu(self, down_proj: Matrix) -> None:
         """panels = silu(gate) * up."""

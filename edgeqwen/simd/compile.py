@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from edgeqwen.simd.cache import KernelCache
 
@@ -32,9 +35,30 @@ def inline_kernel(function: Callable[..., Any]) -> Any:
 def kernel_address(dispatcher: Any, *signature: types.Type) -> int:
     """Compiles (or loads) one signature of a kernel and returns the address of its machine code.
 
-    The function follows Numba's native convention:
-    ``int32 f(result*, excinfo**, ...arguments)``; see ``edgeqwen.executor.tape``.
+    ``call_kernel`` calls it.
     """
     dispatcher.compile(signature)
     result = dispatcher.overloads[signature]
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+@intrinsic
+def call_kernel(typing_context, function, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Calls a kernel f(token, args, chunk, worker) by its address.
+
+    Numba's native convention is ``int32 f(result*, exception**, ...arguments)``, where a token is
+    a null pointer. The status that it returns is ignored: kernels don't raise.
+    """
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        pointer, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
+        parameters = [pointer.as_pointer(), pointer.as_pointer(), pointer, i64, i64, i64]
+        convention = ir.FunctionType(ir.IntType(32), parameters)
+        result = cgutils.alloca_once(builder, pointer)
+        exception = cgutils.alloca_once(builder, pointer)
+        function = builder.inttoptr(values[0], convention.as_pointer())
+        builder.call(function, [result, exception, ir.Constant(pointer, None), *values[1:]])
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(i, i, i, i), codegen

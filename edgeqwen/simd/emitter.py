@@ -13,6 +13,10 @@ from llvmlite import ir
 
 from edgeqwen.simd.isa import Isa
 
+# A value of the code being generated. Other rooms handle these and builders, but import no LLVM.
+Value = Any
+Builder = Any
+
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 F16, F32 = ir.HalfType(), ir.FloatType()
 
@@ -20,31 +24,32 @@ F16, F32 = ir.HalfType(), ir.FloatType()
 class Emitter:
     """Emits operations on vectors of ``isa.lanes`` values at the builder's position."""
 
-    def __init__(self, builder: ir.IRBuilder, isa: Isa) -> None:
+    def __init__(self, builder: Builder, isa: Isa) -> None:
         self.b, self.isa = builder, isa
         n = isa.lanes
         self.f32v, self.i32v = ir.VectorType(F32, n), ir.VectorType(I32, n)
         self.f16v, self.i16v = ir.VectorType(F16, n), ir.VectorType(I16, 2 * n)
         self.i8v = ir.VectorType(I8, 4 * n)
+        self.half_bits = ir.VectorType(I16, n)  # float16 or bfloat16 as integers
 
     # Memory: addresses are int64 values, offsets are bytes known at generation time.
 
-    def at(self, address: ir.Value, offset: int) -> ir.Value:
+    def at(self, address: Value, offset: int) -> Value:
         return self.b.add(address, I64(offset)) if offset else address
 
-    def pointer(self, address: ir.Value, type_: ir.Type) -> ir.Value:
+    def pointer(self, address: Value, type_: ir.Type) -> Value:
         return self.b.inttoptr(address, type_.as_pointer())
 
-    def load(self, type_: ir.Type, address: ir.Value, offset: int = 0) -> ir.Value:
+    def load(self, type_: ir.Type, address: Value, offset: int = 0) -> Value:
         value = self.b.load(self.pointer(self.at(address, offset), type_))
         value.align = 1
         return value
 
-    def store(self, value: ir.Value, address: ir.Value, offset: int = 0) -> None:
+    def store(self, value: Value, address: Value, offset: int = 0) -> None:
         stored = self.b.store(value, self.pointer(self.at(address, offset), value.type))
         stored.align = 1
 
-    def prefetch(self, address: ir.Value, offset: int) -> None:
+    def prefetch(self, address: Value, offset: int) -> None:
         bytes_ = I8.as_pointer()
         function = self.function("llvm.prefetch.p0", ir.VoidType(), bytes_, I32, I32, I32)
         pointer = self.b.inttoptr(self.at(address, offset), bytes_)
@@ -58,7 +63,7 @@ class Emitter:
 
     # Building vectors.
 
-    def splat(self, value: ir.Value, type_: ir.VectorType) -> ir.Value:
+    def splat(self, value: Value, type_: ir.VectorType) -> Value:
         undefined = ir.Constant(type_, ir.Undefined)
         first = self.b.insert_element(undefined, value, I32(0))
         zeros = ir.Constant(ir.VectorType(I32, type_.count), None)
@@ -72,34 +77,53 @@ class Emitter:
     def f32(self, value: float) -> ir.Constant:
         return self.constant(value, self.f32v)
 
-    def load_f32_splat(self, address: ir.Value, offset: int = 0) -> ir.Value:
+    def load_f32_splat(self, address: Value, offset: int = 0) -> Value:
         return self.splat(self.load(F32, address, offset), self.f32v)
 
-    def load_i32_splat(self, address: ir.Value, offset: int = 0) -> ir.Value:
+    def load_i32_splat(self, address: Value, offset: int = 0) -> Value:
         return self.splat(self.load(I32, address, offset), self.i32v)
+
+    def i64(self, value: int) -> Value:
+        """An address or offset that is known when code is generated."""
+        return I64(value)
+
+    def zero(self, type_: ir.Type) -> Value:
+        """All zeros, of a vector or of an aggregate of vectors."""
+        return ir.Constant(type_, None)
+
+    def scratch(self, n_floats: int) -> Value:
+        """Returns the address of float32 scratch memory in the function's own frame."""
+        with self.b.goto_entry_block():
+            memory = self.b.alloca(ir.ArrayType(F32, n_floats))
+        return self.b.ptrtoint(memory, I64)
+
+    def every_fourth(self, x: Value, first: int) -> Value:
+        """The bytes first, first + 4, ... of <4*lanes x i8>: one column of four."""
+        order = ir.Constant(self.i32v, [4 * i + first for i in range(self.isa.lanes)])
+        return self.b.shuffle_vector(x, x, order)
 
     # Arithmetic.
 
-    def fma(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    def fma(self, x: Value, y: Value, z: Value) -> Value:
         t = x.type
         f = self.function(f"llvm.fma.v{t.count}f32", t, t, t, t)
         return self.b.call(f, [x, y, z])
 
-    def max(self, x: ir.Value, y: ir.Value) -> ir.Value:
+    def max(self, x: Value, y: Value) -> Value:
         """max(x, y), one instruction on x86; y where either is NaN."""
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
-    def unary(self, name: str, x: ir.Value) -> ir.Value:
+    def unary(self, name: str, x: Value) -> Value:
         """llvm.{fabs,rint,floor}."""
         f = self.function(f"llvm.{name}.v{x.type.count}f32", x.type, x.type)
         return self.b.call(f, [x])
 
-    def rotate(self, x: ir.Value, by: int) -> ir.Value:
+    def rotate(self, x: Value, by: int) -> Value:
         n = x.type.count
         order = ir.Constant(ir.VectorType(I32, n), [(i + by) % n for i in range(n)])
         return self.b.shuffle_vector(x, x, order)
 
-    def reduce(self, x: ir.Value, combine: Any) -> ir.Value:
+    def reduce(self, x: Value, combine: Any) -> Value:
         """Combines all lanes by halving: the order of additions is the same on every run."""
         by = x.type.count // 2
         while by:
@@ -109,11 +133,11 @@ class Emitter:
 
     # Conversions.
 
-    def f16_to_f32(self, x: ir.Value) -> ir.Value:
+    def f16_to_f32(self, x: Value) -> Value:
         if self.isa.f16:
             return self.b.fpext(x, self.f32v)
         b, i32v = self.b, self.i32v
-        h = b.zext(b.bitcast(x, ir.VectorType(I16, self.isa.lanes)), i32v)
+        h = b.zext(b.bitcast(x, self.half_bits), i32v)
         sign = b.shl(b.and_(h, self.constant(0x8000, i32v)), self.constant(16, i32v))
         magnitude = b.shl(b.and_(h, self.constant(0x7FFF, i32v)), self.constant(13, i32v))
         # Moving the exponent by multiplying makes denormals right, too.
@@ -123,7 +147,7 @@ class Emitter:
         bits = b.select(special, b.or_(magnitude, self.constant(0x7F800000, i32v)), bits)
         return b.bitcast(b.or_(bits, sign), self.f32v)
 
-    def f32_to_f16(self, x: ir.Value) -> ir.Value:
+    def f32_to_f16(self, x: Value) -> Value:
         """Rounds to nearest even; beyond the range of float16 gives an infinity."""
         if self.isa.f16:
             return self.b.fptrunc(x, self.f16v)
@@ -143,30 +167,34 @@ class Emitter:
         result = b.select(is_small, small, normal)
         result = b.select(is_large, self.constant(0x7C00, i32v), result)
         result = b.select(is_nan, self.constant(0x7E00, i32v), result)
-        halves = b.trunc(b.or_(result, sign), ir.VectorType(I16, self.isa.lanes))
+        halves = b.trunc(b.or_(result, sign), self.half_bits)
         return b.bitcast(halves, self.f16v)
 
-    def bf16_to_f32(self, x: ir.Value) -> ir.Value:
-        """Widens <lanes x i16> that hold bfloat16 bits."""
+    def bf16_to_f32(self, x: Value) -> Value:
+        """Widens ``half_bits`` that hold bfloat16."""
         wide = self.b.shl(self.b.zext(x, self.i32v), self.constant(16, self.i32v))
         return self.b.bitcast(wide, self.f32v)
 
-    def i32_to_f32(self, x: ir.Value) -> ir.Value:
+    def i32_to_f32(self, x: Value) -> Value:
         return self.b.sitofp(x, self.f32v)
 
     # Bytes.
 
-    def and_bytes(self, x: ir.Value, mask: int) -> ir.Value:
+    def i32_to_bytes(self, x: Value) -> Value:
+        """Keeps the lowest byte of each lane."""
+        return self.b.trunc(x, ir.VectorType(I8, self.isa.lanes))
+
+    def and_bytes(self, x: Value, mask: int) -> Value:
         return self.b.and_(x, self.constant(mask, x.type))
 
-    def shift_bytes_right(self, x: ir.Value, by: int) -> ir.Value:
+    def shift_bytes_right(self, x: Value, by: int) -> Value:
         """Shifts pairs of bytes as int16: the caller masks away what came over from the other."""
         wide = self.b.bitcast(x, self.i16v)
         return self.b.bitcast(self.b.lshr(wide, self.constant(by, self.i16v)), x.type)
 
     # Transcendental functions.
 
-    def exp2(self, x: ir.Value) -> ir.Value:
+    def exp2(self, x: Value) -> Value:
         """2**x for x in [-inf, 127]; relative error below 2e-7; 0 below -126 (no denormals)."""
         n = self.unary("rint", self.max(x, self.f32(-127.0)))
         f = self.b.fsub(self.max(x, self.f32(-127.0)), n)
@@ -178,7 +206,7 @@ class Emitter:
         power = self.b.shl(exponent, self.constant(23, self.i32v))
         return self.b.fmul(y, self.b.bitcast(power, self.f32v))
 
-    def exp(self, x: ir.Value) -> ir.Value:
+    def exp(self, x: Value) -> Value:
         """e**x for x <= 88; the argument is reduced in two steps to keep the error at 3e-7."""
         x = self.max(x, self.f32(-104.0))
         high, low = 1.442138671875, float(np.log2(np.e)) - 1.442138671875
@@ -196,12 +224,12 @@ class Emitter:
 
     def dot(
         self,
-        start: ir.Value,
-        weights: Sequence[ir.Value],
-        activations: Sequence[ir.Value],
+        start: Value,
+        weights: Sequence[Value],
+        activations: Sequence[Value],
         limit: int,
         signed: bool,
-    ) -> ir.Value:
+    ) -> Value:
         """Sums (weight + isa.dot_excess) * activation over groups of four int8 values, exactly.
 
         ``weights`` and ``activations`` are as many <4*lanes x i8>; the activations are in
@@ -212,7 +240,7 @@ class Emitter:
             weights = [self.b.xor(w, self.constant(-128, w.type)) for w in weights]
         return DOTS[self.isa.dot](self, start, weights, activations, limit, signed)
 
-    def call(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+    def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:
         f = self.function(name, result, *(a.type for a in arguments))
         return self.b.call(f, arguments)
 
@@ -230,12 +258,12 @@ EXP2_POLYNOMIAL = _minimax(np.exp2, 5, 0.5)
 
 def _dot_vpdpbusd(
     e: Emitter,
-    total: ir.Value,
-    weights: Sequence[ir.Value],
-    activations: Sequence[ir.Value],
+    total: Value,
+    weights: Sequence[Value],
+    activations: Sequence[Value],
     limit: int,
     signed: bool,
-) -> ir.Value:
+) -> Value:
     name = f"llvm.x86.avx512.vpdpbusd.{32 * e.isa.lanes}"
     for w, a in zip(weights, activations, strict=True):
         total = e.call(name, e.i32v, total, w, a)
@@ -244,12 +272,12 @@ def _dot_vpdpbusd(
 
 def _dot_vpmaddubsw(
     e: Emitter,
-    total: ir.Value,
-    weights: Sequence[ir.Value],
-    activations: Sequence[ir.Value],
+    total: Value,
+    weights: Sequence[Value],
+    activations: Sequence[Value],
     limit: int,
     signed: bool,
-) -> ir.Value:
+) -> Value:
     # Products are summed in int16 as long as no sum can exceed its range, then widened.
     room = max(1, 32767 // (2 * 127 * limit))
     ones = e.constant(1, e.i16v)
@@ -267,12 +295,12 @@ def _dot_vpmaddubsw(
 
 def _dot_sdot(
     e: Emitter,
-    total: ir.Value,
-    weights: Sequence[ir.Value],
-    activations: Sequence[ir.Value],
+    total: Value,
+    weights: Sequence[Value],
+    activations: Sequence[Value],
     limit: int,
     signed: bool,
-) -> ir.Value:
+) -> Value:
     for w, a in zip(weights, activations, strict=True):
         total = e.call("llvm.aarch64.neon.sdot.v4i32.v16i8", e.i32v, total, w, a)
     return total
@@ -280,12 +308,12 @@ def _dot_sdot(
 
 def _dot_widen(
     e: Emitter,
-    total: ir.Value,
-    weights: Sequence[ir.Value],
-    activations: Sequence[ir.Value],
+    total: Value,
+    weights: Sequence[Value],
+    activations: Sequence[Value],
     limit: int,
     signed: bool,
-) -> ir.Value:
+) -> Value:
     b = e.b
     wide = ir.VectorType(I32, 4 * e.isa.lanes)
     products = ir.Constant(wide, None)
@@ -293,8 +321,7 @@ def _dot_widen(
         product = b.mul(b.sext(w, wide) if signed else b.zext(w, wide), b.sext(a, wide))
         products = b.add(products, product)
     for k in range(4):
-        lanes = ir.Constant(e.i32v, [4 * i + k for i in range(e.isa.lanes)])
-        total = b.add(total, b.shuffle_vector(products, products, lanes))
+        total = b.add(total, e.every_fourth(products, k))
     return total
 
 

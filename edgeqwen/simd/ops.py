@@ -148,7 +148,7 @@ def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, value.isa)
-        e.store(builder.trunc(values[1], ir.VectorType(ir.IntType(8), value.count)), values[0])
+        e.store(e.i32_to_bytes(values[1]), values[0])
         return context.get_dummy_value()
 
     return types.void(types.int64, value), codegen
