@@ -1,0 +1,243 @@
+"""The vocabulary of a GGUF file: tokens, their types and merges, checked against each other."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from edgeqwen.errors import FileFormatError, UnsupportedError
+from edgeqwen.text.byte_level import CHARACTER_OF_BYTE
+
+# Beyond this, looking for special tokens would slow down every prompt; real files have about 30.
+MAX_SPECIAL = 4096
+
+# The pre-tokenizers that are Qwen2's under other names.
+_KNOWN_PRE = re.compile(r"qwen-?2([.-]?5)?([-_.](coder|math|instruct|base))?|deepseek-r1-qwen")
+# Padding up to the number of rows in the embedding; some converters type it USER_DEFINED.
+_PADDING = re.compile(r"\[PAD\d+\]")
+# What ends an answer, whichever of them the file names as its end-of-sequence token.
+_ENDERS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+
+
+class TokenType(IntEnum):
+    """The values of ``tokenizer.ggml.token_type``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Tokens by id and everything that is known of them; made by ``from_gguf`` only.
+
+    ``merges`` holds pairs of tokens, the most frequent first. ``control`` and ``user_defined`` map
+    the texts of special tokens to ids. ``unused`` ids stand for nothing.
+    """
+
+    source: str
+    tokens: list[str]
+    ids: dict[str, int]
+    merges: list[tuple[str, str]]
+    control: dict[str, int]
+    user_defined: dict[str, int]
+    unused: frozenset[int]
+    byte_ids: dict[int, int]
+    eos_ids: frozenset[int]
+    bos_id: int | None
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], *, source: str) -> "Vocabulary":
+        """Reads and checks ``tokenizer.ggml.*``; ``source`` names the file in messages.
+
+        Raises FileFormatError where keys are missing or contradict each other and
+        UnsupportedError for another kind of tokenizer.
+        """
+        _check_kind(metadata, source)
+        tokens = _strings(metadata, "tokens", source)
+        if not tokens:
+            raise FileFormatError(f"{source}: tokenizer.ggml.tokens is empty, expected tokens")
+        types = _types(metadata, len(tokens), source)
+        ids = dict(zip(tokens, range(len(tokens)), strict=True))
+        if len(ids) != len(tokens):
+            raise FileFormatError(_duplicate(tokens, source))
+        control: dict[str, int] = {}
+        user_defined: dict[str, int] = {}
+        unused: set[int] = set()
+        byte_ids: dict[int, int] = {}
+        normal = int(TokenType.NORMAL)
+        for i, kind in enumerate(types):
+            if kind == normal:
+                continue
+            token = tokens[i]
+            if kind == TokenType.UNUSED or _PADDING.fullmatch(token):
+                unused.add(i)
+            elif kind == TokenType.CONTROL:
+                control[token] = i
+            elif kind == TokenType.USER_DEFINED:
+                user_defined[token] = i
+            elif kind == TokenType.BYTE:
+                byte_ids[i] = _byte(token, i, source)
+        special = control | user_defined
+        _check_special(special, source)
+        _check_alphabet(ids, source)
+        eos_ids = {special[text] for text in _ENDERS if text in special}
+        for key in ("eos_token_id", "eot_token_id"):
+            if (eos_id := metadata.get(f"tokenizer.ggml.{key}")) is not None:
+                eos_ids.add(_checked_id(eos_id, key, len(tokens), source))
+        bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+        return cls(
+            source=source,
+            tokens=tokens,
+            ids=ids,
+            merges=_merges(metadata, tokens, types, source),
+            control=control,
+            user_defined=user_defined,
+            unused=frozenset(unused),
+            byte_ids=byte_ids,
+            eos_ids=frozenset(eos_ids),
+            # Nothing is ever prepended, so a bad id here does no harm.
+            bos_id=bos_id if type(bos_id) is int and 0 <= bos_id < len(tokens) else None,
+        )
+
+    def describe_bad_merge(self) -> str:
+        """Says what is wrong with the merges, once the tokenizer has refused them."""
+        for i, pair in enumerate(self.merges):
+            where = f"{self.source}: tokenizer.ggml.merges[{i}] is {' '.join(pair)!r}"
+            if len(pair) != 2:
+                return f"{where}, expected two tokens with a space between"
+            for part in (*pair, "".join(pair)):
+                if part not in self.ids:
+                    return f"{where}, but {part!r} is not in tokenizer.ggml.tokens"
+        return f"{self.source}: the merges don't fit the tokens"
+
+
+def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
+    model = metadata.get("tokenizer.ggml.model")
+    if model is None:
+        raise FileFormatError(
+            f"{source}: tokenizer.ggml.model is missing: the file holds no tokenizer; "
+            "convert the checkpoint again together with its tokenizer files"
+        )
+    if model != "gpt2":
+        raise UnsupportedError(
+            f"{source}: tokenizer.ggml.model is {model!r}, expected 'gpt2' (byte-level BPE), "
+            "which every Qwen2.5 model has"
+        )
+    pre = metadata.get("tokenizer.ggml.pre")
+    # Files from before the key existed leave it out; the architecture says the same.
+    if pre is None and metadata.get("general.architecture") == "qwen2":
+        return
+    if not isinstance(pre, str) or not _KNOWN_PRE.fullmatch(pre):
+        raise UnsupportedError(
+            f"{source}: tokenizer.ggml.pre is {pre!r}, expected 'qwen2' or 'deepseek-r1-qwen': "
+            "the file's text would be split in a way that this version doesn't know"
+        )
+
+
+def _strings(metadata: Mapping[str, Any], name: str, source: str) -> list[str]:
+    key = f"tokenizer.ggml.{name}"
+    value = metadata.get(key)
+    if value is None:
+        raise FileFormatError(
+            f"{source}: {key} is missing; convert the checkpoint again with its tokenizer files"
+        )
+    strings = _elements(value)
+    if strings is None or not set(map(type, strings)) <= {str}:
+        raise FileFormatError(f"{source}: {key} is no array of strings; the file is damaged")
+    return strings
+
+
+def _elements(value: object) -> list[Any] | None:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
+
+
+def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> list[int]:
+    key = "tokenizer.ggml.token_type"
+    value = metadata.get(key)
+    if value is None:
+        raise FileFormatError(
+            f"{source}: {key} is missing, so special tokens can't be told from text; "
+            "convert the checkpoint again"
+        )
+    types = _elements(value)
+    if types is None or len(types) != n_tokens:
+        found = "no array" if types is None else f"an array of {len(types)}"
+        raise FileFormatError(
+            f"{source}: {key} is {found}, expected {n_tokens} numbers, one for each token"
+        )
+    unknown = set(types) - set(TokenType)
+    if unknown:
+        bad = next(i for i, kind in enumerate(types) if kind in unknown)
+        raise FileFormatError(f"{source}: {key}[{bad}] is {types[bad]!r}, expected 1 to 6")
+    return types
+
+
+def _duplicate(tokens: list[str], source: str) -> str:
+    first: dict[str, int] = {}
+    for i, token in enumerate(tokens):
+        if first.setdefault(token, i) != i:
+            break
+    return (
+        f"{source}: tokenizer.ggml.tokens holds {token!r} twice, as token {first[token]} and as "
+        f"token {i}, expected every token once"
+    )
+
+
+def _byte(token: str, i: int, source: str) -> int:
+    if not re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
+        raise FileFormatError(
+            f"{source}: token {i} is {token!r} and has the type BYTE, expected '<0x00>' to '<0xFF>'"
+        )
+    return int(token[1:-1], 16)
+
+
+def _check_special(special: Mapping[str, int], source: str) -> None:
+    if "" in special:
+        raise FileFormatError(f"{source}: the special token {special['']} is empty, expected text")
+    if len(special) > MAX_SPECIAL:
+        raise FileFormatError(
+            f"{source}: tokenizer.ggml.token_type marks {len(special)} tokens as special "
+            f"(CONTROL or USER_DEFINED), expected at most {MAX_SPECIAL}; the file is damaged"
+        )
+
+
+def _check_alphabet(ids: Mapping[str, int], source: str) -> None:
+    """Every byte needs a token of its own: the tokenizer would drop what it has no token for."""
+    for byte, character in CHARACTER_OF_BYTE.items():
+        if character not in ids:
+            raise FileFormatError(
+                f"{source}: tokenizer.ggml.tokens lacks {character!r}, the token of the byte "
+                f"0x{byte:02X}, expected one for each of the 256 bytes; the file is damaged"
+            )
+
+
+def _merges(
+    metadata: Mapping[str, Any], tokens: list[str], types: list[int], source: str
+) -> list[tuple[str, str]]:
+    if metadata.get("tokenizer.ggml.merges") is None and all(
+        len(token) == 1
+        for token, kind in zip(tokens, types, strict=True)
+        if kind == TokenType.NORMAL
+    ):
+        return []
+    merges = _strings(metadata, "merges", source)
+    return [tuple(merge.split(" ")) for merge in merges]  # type: ignore[misc]
+
+
+def _checked_id(value: object, key: str, n_tokens: int, source: str) -> int:
+    if type(value) is not int or not 0 <= value < n_tokens:
+        raise FileFormatError(
+            f"{source}: tokenizer.ggml.{key} is {value!r}, expected an id from 0 to {n_tokens - 1}"
+        )
+    return value
