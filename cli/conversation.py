@@ -23,6 +23,16 @@ _HELP = """\
 Ctrl-C stops an answer. A message that begins with a slash needs a space before it."""
 
 
+def _edit_lines() -> None:
+    """Gives input() line editing and history, where the platform has them."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        # So that several pasted lines are one message; Python switches it off for its own prompt.
+        if "libedit" not in (readline.__doc__ or ""):
+            readline.parse_and_bind("set enable-bracketed-paste on")
+
+
 class Conversation:
     """One conversation with the person or the pipe at standard input."""
 
@@ -35,9 +45,7 @@ class Conversation:
     def run(self) -> None:
         """Answers line after line until the input ends or the user leaves."""
         if self._interactive:
-            # Line editing and history for input(), where the platform has them.
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401
+            _edit_lines()
         while (line := self._read()) is not None:
             try:
                 if not self._obey_or_answer(line):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXPLANATION = """\
-No model was given: this one is tiny and RANDOM, it answers nonsense. To talk to a real one, fetch
-a Qwen2.5 Instruct checkpoint folder (config.json, tokenizer.json, *.safetensors), then run
+No model was given: this one is tiny and RANDOM, it answers nonsense.
+To talk to a real one, get the folder of a Qwen2.5 Instruct checkpoint
+(config.json, tokenizer.json, *.safetensors), then run
     edgeqwen quantize FOLDER -t q4_0 -o model.gguf
     edgeqwen chat model.gguf"""
 MAX_TOKENS = 24
