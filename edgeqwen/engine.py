@@ -1,8 +1,10 @@
 """The engine: sequences of tokens in, logits out. One step at a time, by one caller at a time."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from collections.abc import Sequence as TokenSequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.weights import Weights
 from edgeqwen.simd.isa import current_isa
 
@@ -21,6 +24,8 @@ Progress = Callable[[int, int], None]
 # Tokens of a prompt that go through the network together, and those whose logits are kept.
 PREFILL_TOKENS = 256
 LOGITS_TOKENS = 32
+# One token; many, for the logits of the last; many, for the logits of all.
+STEPS = ("decode", "prefill", "logits")
 
 
 class Sequence:
@@ -70,7 +75,7 @@ class Engine:
 
     def __init__(
         self,
-        file: GgufFile,
+        file: GgufFile | UnloadedModel,
         *,
         n_threads: int | None = None,
         max_context: int | None = None,
@@ -192,20 +197,31 @@ class Engine:
         row: NDArray[np.float32] = self._tape(name)[1].logits(1, self.config.vocab_size)[0]
         return row
 
+    def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
+        """Returns all that loading and running this model compiles: by name, what compiles it."""
+        kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
+        kernels.update(self._team.kernels())
+        for name in STEPS:
+            kernels.update(self._recorded(name)[0].kernels())
+        return kernels
+
     def _tape(self, name: str) -> tuple[Tape, Buffers]:
         """Returns the tape of a kind of step, recorded (and its kernels compiled) at first use."""
         if name not in self._tapes:
-            n_logits = LOGITS_TOKENS if name == "logits" else 1
-            if n_logits not in self._buffers:
-                self._buffers[n_logits] = self._new_buffers(
-                    LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS, n_logits
-                )
-            buffers = self._buffers[n_logits]
-            one_token, all_logits = name == "decode", name == "logits"
-            tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
+            tape, buffers = self._recorded(name)
             tape.finish()
             self._tapes[name] = tape, buffers
         return self._tapes[name]
+
+    def _recorded(self, name: str) -> tuple[Tape, Buffers]:
+        n_logits = LOGITS_TOKENS if name == "logits" else 1
+        if n_logits not in self._buffers:
+            max_tokens = LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS
+            self._buffers[n_logits] = self._new_buffers(max_tokens, n_logits)
+        buffers = self._buffers[n_logits]
+        one_token, all_logits = name == "decode", name == "logits"
+        tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
+        return tape, buffers
 
     def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:
         shapes = [self._recorder.attention_shape(one_token) for one_token in (True, False)]
@@ -217,3 +233,23 @@ class Engine:
             attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
         )
+
+
+def warmup(
+    path: str | Path | None, *, n_threads: int | None = None, progress: Progress | None = None
+) -> None:
+    """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
+
+    ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
+    """
+    with contextlib.ExitStack() as stack:
+        files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
+        kernels: dict[tuple[str, str], Callable[[], object]] = {}
+        for file in files:
+            engine = Engine(file, n_threads=n_threads, max_context=64, pack=False)
+            stack.callback(engine.close)
+            kernels.update(engine.kernels())
+        for i, compiled in enumerate(kernels.values()):
+            compiled()
+            if progress is not None:
+                progress(i + 1, len(kernels))

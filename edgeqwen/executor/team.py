@@ -4,11 +4,14 @@ The caller's thread is one of the team. The others spin for a moment after each 
 the processor, then sleep on a semaphore; while they run or spin they don't hold the GIL.
 """
 
+import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from edgeqwen.errors import ClosedError, OptionError
 from edgeqwen.executor.tape import Tape, replay
@@ -19,7 +22,7 @@ from edgeqwen.simd.atomics import (
     pause,
     yield_processor,
 )
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import compile_kernel, kernel
 
 # The job that all threads look at: int64 fields at these byte offsets.
 EPOCH, OPERATIONS, N_OPERATIONS, COUNTERS, N_TOKENS, N_POSITIONS = range(0, 48, 8)
@@ -120,6 +123,14 @@ class Team:
         self._wake = [threading.Semaphore(0) for _ in range(n - 1)]
         self._threads: list[threading.Thread] = []
         self._closed = False
+
+    def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
+        """Returns what a team compiles: by name, a function that does it."""
+        n_arguments = {_serve: 4, _begin: 7, _take_sleeper: 3, _replay: 6}
+        return {
+            ("team", kernel.__name__): functools.partial(compile_kernel, kernel, *(types.int64,) * n)
+            for kernel, n in n_arguments.items()
+        }
 
     def run(self, tape: Tape, n_tokens: int, n_positions: int) -> None:
         """Replays a finished tape and returns when all of it is done."""

@@ -25,6 +25,9 @@ from edgeqwen.simd.types import TokenModel, unbox_token
 STREAM = 32
 """Columns of K (positions) or V (dimensions) that lie side by side in the cache."""
 
+# More rows of queries, scores and outputs would not stay in the first-level cache.
+MOST_ROWS = 30
+
 ELEMENT_BYTES = {"f16": 2, "f32": 4}
 
 
@@ -55,16 +58,21 @@ class AttentionShape:
 
 
 def attention_shape(
-    isa: Isa, head_dim: int, group: int, tokens: int, cache_type: str
+    isa: Isa, head_dim: int, group: int, one_token: bool, cache_type: str
 ) -> AttentionShape:
-    """Chooses the rows of the micro-kernel: rows * vectors accumulators must fit the registers."""
-    most = {16: 6, 32: 14}[isa.registers]
-    n = tokens * group
-    # The fewest padded rows; among those, the largest micro-kernel.
-    rows = min(range(1, most + 1), key=lambda r: (-(-n // r) * r, -r))
-    if -(-n // rows) * rows == n and rows < most // 2:
-        rows = min(range(most // 2, most + 1), key=lambda r: (-(-n // r) * r, -r))
-    return AttentionShape(isa, head_dim, group, tokens, rows, cache_type)
+    """Chooses the rows of the micro-kernel, and how many tokens a chunk takes.
+
+    Accumulators (rows * vectors), stream vectors and one factor must fit the registers: rows
+    <= 6 of 16 registers, 14 of 32. A pass of the micro-kernel costs its rows plus about three
+    more for loading and widening the stream, so few passes and little padding are best.
+    """
+    rows = range(1, {16: 6, 32: 14}[isa.registers] + 1)
+    tokens = [1] if one_token else range(1, max(1, MOST_ROWS // group) + 1)
+    best = min(
+        ((t, r) for t in tokens for r in rows),
+        key=lambda s: (-(-s[0] * group // s[1]) * (s[1] + 3) / s[0], -s[0]),
+    )
+    return AttentionShape(isa, head_dim, group, *best, cache_type)
 
 
 class AttentionType(types.Type):  # type: ignore[misc]

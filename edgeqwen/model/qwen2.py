@@ -35,8 +35,6 @@ from edgeqwen.model.rope_frequencies import rope_frequencies
 from edgeqwen.model.weights import Matrix, Weights
 from edgeqwen.simd.isa import Isa
 
-# Tokens that one KV head's attention takes together when there are many.
-GROUP_ROWS = 28
 # A product is cut into this many chunks a thread, so that a slow core delays no others.
 CHUNKS_PER_THREAD = 8
 SWIGLU_BLOCKS = 16
@@ -68,9 +66,8 @@ class Recorder:
     def attention_shape(self, one_token: bool) -> AttentionShape:
         """Returns how attention runs in steps of one token, or of many."""
         group = self.config.n_heads // self.config.n_kv_heads
-        tokens = 1 if one_token else max(1, GROUP_ROWS // group)
         head_dim, cache_type = self.config.head_dim, self.layout.cache_type
-        return attention_shape(self.isa, head_dim, group, tokens, cache_type)
+        return attention_shape(self.isa, head_dim, group, one_token, cache_type)
 
     def record(self, buffers: Buffers, *, one_token: bool, all_logits: bool) -> Tape:
         """Records a step of one token, or of many; the logits of all tokens, or of the last.

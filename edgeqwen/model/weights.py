@@ -4,11 +4,13 @@ A standard GGUF is packed tensor by tensor on all threads, and the file's pages 
 goes, so that memory stays at about the file's size.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from edgeqwen.cache.region import Region
@@ -17,6 +19,8 @@ from edgeqwen.errors import UnsupportedError
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import TILE_COLUMNS, TILE_ROWS
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
+from edgeqwen.model.unloaded import UnloadedModel
+from edgeqwen.simd.compile import compile_kernel
 
 # Source bytes that a thread packs at a time.
 PACK_BYTES = 1 << 20
@@ -66,7 +70,7 @@ class LayerWeights:
 class Weights:
     """All weights of a model. ``pack`` fills them from the file; ``close`` frees them."""
 
-    def __init__(self, file: GgufFile, config: ModelConfig) -> None:
+    def __init__(self, file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
         """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run."""
         self._file = file
         _check_shapes(file, config)
@@ -103,6 +107,14 @@ class Weights:
     @property
     def n_bytes(self) -> int:
         return self._size
+
+    def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
+        """Returns what packing compiles: by name, a function that does it."""
+        signature = (types.int64,) * 7
+        return {
+            ("pack", f.name): functools.partial(compile_kernel, f.pack, *signature)
+            for f in self.formats
+        }
 
     def pack(
         self, n_threads: int, progress: Callable[[int, int], None] | None = None
@@ -232,7 +244,7 @@ def _packing(
     return job
 
 
-def _format(file: GgufFile, tensor: TensorInfo) -> Format:
+def _format(file: GgufFile | UnloadedModel, tensor: TensorInfo) -> Format:
     found = FORMATS.get(tensor.type)
     if found is None:
         known = ", ".join(f.name for f in FORMATS.values())
@@ -243,7 +255,7 @@ def _format(file: GgufFile, tensor: TensorInfo) -> Format:
     return found
 
 
-def _check_shapes(file: GgufFile, config: ModelConfig) -> None:
+def _check_shapes(file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
     """Refuses sizes that the tiles can't hold; no published model has such."""
     for name, size in (
         ("hidden_size", config.hidden_size),

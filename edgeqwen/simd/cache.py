@@ -28,32 +28,28 @@ from numba.core import compiler
 from numba.core.caching import _Cache
 from numba.core.serialize import dumps
 
-# The rooms whose source decides what a kernel compiles to.
-KERNEL_PACKAGES = (
-    "edgeqwen.simd",
-    "edgeqwen.formats",
-    "edgeqwen.kernels",
-    "edgeqwen.executor",
-    "edgeqwen.sampling",
-    "edgeqwen.quant.encode",
-)
+# The rooms whose source, besides that of a kernel's own, decides what a kernel compiles to.
+SHARED_PACKAGES = ("edgeqwen.simd", "edgeqwen.formats")
 
 
-def cache_folder() -> Path:
-    """Returns the folder for compiled kernels: $EDGEQWEN_CACHE_DIR or the user's cache folder."""
+def cache_folder(package: str) -> Path:
+    """Returns the folder for the compiled kernels of a package.
+
+    It lies in $EDGEQWEN_CACHE_DIR or else in the user's cache folder.
+    """
     root = os.environ.get("EDGEQWEN_CACHE_DIR")
     if root is None:
         import platformdirs
 
         root = platformdirs.user_cache_dir("edgeqwen", appauthor=False)
-    return Path(root) / "kernels" / _digest()
+    return Path(root) / "kernels" / f"{package}-{_digest(package)}"
 
 
 @functools.cache
-def _digest() -> str:
+def _digest(own_package: str) -> str:
     """Returns a digest of the kernel sources, the compiler's versions and the CPU."""
     h = hashlib.sha256()
-    for package in KERNEL_PACKAGES:
+    for package in dict.fromkeys((*SHARED_PACKAGES, own_package)):
         for name, source in _sources(package):
             h.update(f"{name}:{len(source)}:".encode() + source)
     cpu = (llvm.get_host_cpu_name(), sorted(llvm.get_host_cpu_features().items()))
@@ -87,13 +83,14 @@ class KernelCache(_Cache):  # type: ignore[misc]
     """Numba's cache interface over ``cache_folder()``. A file that can't be used is a miss."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._package, _, module = function.__module__.rpartition(".")
+        self._name = f"{module}.{function.__qualname__}"
         self._code = hashlib.sha256(function.__code__.co_code).hexdigest()
         self._enabled = True
 
     @property
     def cache_path(self) -> str:
-        return str(cache_folder())
+        return str(cache_folder(self._package))
 
     def enable(self) -> None:
         self._enabled = True
@@ -102,12 +99,13 @@ class KernelCache(_Cache):  # type: ignore[misc]
         self._enabled = False
 
     def flush(self) -> None:
-        for file in cache_folder().glob(f"{self._name}-*.kernel"):
+        for file in cache_folder(self._package).glob(f"{self._name}-*.kernel"):
             file.unlink(missing_ok=True)
 
     def _file(self, sig: Any, codegen: Any) -> Path:
         key = repr((str(sig), codegen.magic_tuple(), self._code)).encode()
-        return cache_folder() / f"{self._name}-{hashlib.sha256(key).hexdigest()[:24]}.kernel"
+        name = f"{self._name}-{hashlib.sha256(key).hexdigest()[:24]}.kernel"
+        return cache_folder(self._package) / name
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if not self._enabled:

@@ -32,6 +32,11 @@ def inline_kernel(function: Callable[..., Any]) -> Any:
     return njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)(function)
 
 
+def compile_kernel(dispatcher: Any, *signature: types.Type) -> None:
+    """Compiles (or loads) one signature of a kernel."""
+    dispatcher.compile(signature)
+
+
 def kernel_address(dispatcher: Any, *signature: types.Type) -> int:
     """Compiles (or loads) one signature of a kernel and returns the address of its machine code.
 

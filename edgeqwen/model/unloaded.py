@@ -1,0 +1,61 @@
+"""A model without weights: enough of a GGUF file to plan and record, for compiling ahead."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeqwen.config import ModelConfig
+from edgeqwen.formats import FORMATS
+from edgeqwen.gguf_file import GgmlType, TensorInfo
+
+# Head dimension, and query heads that share a KV head, of the models from 0.5B to 72B.
+HEADS = ((64, 7), (128, 6), (128, 8), (128, 7), (128, 5))
+
+
+class UnloadedModel:
+    """Stands in for a GgufFile of one layer whose matrices all have one type."""
+
+    def __init__(self, type_: GgmlType, head_dim: int, group: int) -> None:
+        self.path = Path(f"(a model in {type_.name})")
+        self._config = ModelConfig(
+            architecture="qwen2",
+            name="unloaded",
+            n_layers=1,
+            hidden_size=head_dim * group,
+            intermediate_size=64,
+            vocab_size=32,
+            n_heads=group,
+            n_kv_heads=1,
+            head_dim=head_dim,
+            rope_theta=1e6,
+            rms_norm_eps=1e-6,
+            max_context=64,
+            tie_word_embeddings=True,
+        )
+        self.tensors = {
+            name: self._tensor(name, shape, type_ if len(shape) == 2 else GgmlType.F32)
+            for name, shape in self._config.expected_tensors().items()
+        }
+
+    def config(self) -> ModelConfig:
+        return self._config
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        return np.zeros(self.tensors[name].n_bytes, np.uint8)
+
+    def release(self, name: str) -> None:
+        pass
+
+    def _tensor(self, name: str, shape: tuple[int, ...], type_: GgmlType) -> TensorInfo:
+        return TensorInfo(name, type_, shape, 0, type_.n_bytes(shape))
+
+
+def unloaded_family() -> Iterator[UnloadedModel]:
+    """Yields models that together need every kernel of the formats and of the Qwen2.5 sizes."""
+    first, *others = (GgmlType(number) for number in FORMATS)
+    for head_dim, group in HEADS:
+        yield UnloadedModel(first, head_dim, group)
+    for type_ in others:
+        yield UnloadedModel(type_, *HEADS[0])
