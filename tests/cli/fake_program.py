@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import edgeqwen
+import edgeqwen.engine
 from edgeqwen.cli import main
 from tests.fakes import fake_model
 
@@ -18,6 +19,11 @@ def load(path: Any, *, max_context: int | None = None, **_: Any) -> edgeqwen.Mod
     return model
 
 
+def warmup(path: Any, **_: Any) -> None:
+    pass
+
+
 if __name__ == "__main__":
     edgeqwen.load = load  # type: ignore[assignment]
+    edgeqwen.engine.warmup = warmup  # type: ignore[assignment]
     main()

@@ -78,7 +78,9 @@ def test_stopped_in_the_middle_it_leaves_nothing(
         env=environment(),
     )
     give_up = time.monotonic() + 60
-    while not any(folder.iterdir()) and process.poll() is None and time.monotonic() < give_up:
+    while not any(file.stat().st_size for file in folder.iterdir()):
+        assert process.poll() is None
+        assert time.monotonic() < give_up
         time.sleep(0.001)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -1,0 +1,28 @@
+"""``edgeqwen warmup``: passes on what it was asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import fake_program
+from tests.cli.running import run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["x.gguf", "-t", "3"], (Path("x.gguf"), 3)), ([], (None, None))],
+)
+def test_compiles(
+    arguments: list[str], expected: tuple[Path | None, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def warmup(path: Path | None, *, n_threads: int | None, progress: Any) -> None:
+        progress(1, 1)
+        calls.append((path, n_threads))
+
+    monkeypatch.setattr(fake_program, "warmup", warmup)
+    done = run("warmup", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "All kernels are compiled.\n", "")
+    assert calls == [expected]
