@@ -148,7 +148,7 @@ class Engine:
         return result
 
     def close(self) -> None:
-        """Ends the threads and frees the weights; idempotent. Sequences are closed by their owner."""
+        """Ends the threads and frees the weights; idempotent. Sequences are closed alone."""
         with self._lock:
             if self._closed:
                 return

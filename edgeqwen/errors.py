@@ -26,7 +26,7 @@ class ContextFullError(EdgeqwenError):
 
 
 class TemplateError(EdgeqwenError):
-    """The model's chat template can't be parsed or rendered, or the conversation doesn't suit it."""
+    """The chat template can't be parsed or rendered, or the conversation doesn't suit it."""
 
 
 class ClosedError(EdgeqwenError):

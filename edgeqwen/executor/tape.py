@@ -65,9 +65,9 @@ class Tape:
         """Records an operation.
 
         ``kernel`` has the signature f(token, args, chunk, worker), and is compiled for the type of
-        ``token`` when the tape is finished; ``arguments`` fills a record of the dtype ``layout``, every field of it. The
-        operation has ``chunks`` chunks, times ceil(tokens / tokens_per_chunk) and
-        ceil(positions / positions_per_chunk) where those aren't 0.
+        ``token`` when the tape is finished; ``arguments`` fills a record of the dtype ``layout``,
+        every field of it. The operation has ``chunks`` chunks, times ceil(tokens /
+        tokens_per_chunk) and ceil(positions / positions_per_chunk) where those aren't 0.
         """
         if set(arguments) != set(layout.names or ()):
             raise ValueError(f"{name}: arguments {sorted(arguments)} don't fit {layout.names}")

@@ -52,9 +52,7 @@ def _serve(job, asleep, epoch, worker):  # type: ignore[no-untyped-def]
             n_positions = atomic_load(job + N_POSITIONS)
             # The fields belong together only if no new job was begun while they were read.
             if atomic_load(job + EPOCH) == current:
-                replay(
-                    operations, n_operations, counters, n_tokens, n_positions, current, worker
-                )
+                replay(operations, n_operations, counters, n_tokens, n_positions, current, worker)
                 epoch = current
                 idle = 0
             continue
@@ -128,7 +126,9 @@ class Team:
         """Returns what a team compiles: by name, a function that does it."""
         n_arguments = {_serve: 4, _begin: 7, _take_sleeper: 3, _replay: 6}
         return {
-            ("team", kernel.__name__): functools.partial(compile_kernel, kernel, *(types.int64,) * n)
+            ("team", kernel.__name__): functools.partial(
+                compile_kernel, kernel, *(types.int64,) * n
+            )
             for kernel, n in n_arguments.items()
         }
 

@@ -111,6 +111,7 @@ class TilingType(types.Type):  # type: ignore[misc]
     def __init__(self, tiling: Tiling) -> None:
         self.tiling = t = tiling
         shape = f"{t.n_tokens} tokens x {t.n_parts} parts"
+        self.isa = t.isa
         super().__init__(name=f"Tiling({t.format.name}, {t.isa.name}/{t.isa.lanes}, {shape})")
 
 
@@ -118,7 +119,7 @@ register_model(TilingType)(TokenModel)
 unbox(TilingType)(unbox_token)
 
 
-@typeof_impl.register(Tiling)
+@typeof_impl.register(Tiling)  # type: ignore[untyped-decorator]
 def _typeof_tiling(value: Tiling, context: Any) -> TilingType:
     return TilingType(value)
 
@@ -236,5 +237,3 @@ class FloatFormat(Format):
         for k in range(TILE_COLUMNS):
             value = self.load(e, start, k * TILE_ROWS * self.element_bytes)
             e.store(value, out, k * TILE_ROWS * 4)
-
-

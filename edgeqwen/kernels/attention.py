@@ -5,7 +5,6 @@ import numpy as np
 from edgeqwen.kernels.attention_core import (
     SCORES_STRIDE,
     attend,
-    attention_isa,
     group,
     head_dim,
     n_rows,
@@ -16,6 +15,7 @@ from edgeqwen.simd.compile import inline_kernel, kernel
 from edgeqwen.simd.ops import (
     exp2,
     fma,
+    isa_of,
     lanes,
     load_f32,
     max_lanes,
@@ -54,7 +54,7 @@ def scratch_bytes(padded_rows: int, head_dim: int) -> int:
 @inline_kernel
 def _copy_queries(attention, source, row, scratch):  # type: ignore[no-untyped-def]
     """Copies the query heads of one token and KV head to scratch rows from ``row`` on."""
-    isa = attention_isa(attention)
+    isa = isa_of(attention)
     width = 4 * head_dim(attention)
     for i in range(0, group(attention) * width, 4 * lanes(isa)):
         store(scratch + row * width + i, load_f32(isa, source + i))
@@ -94,7 +94,7 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
 def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Merges the units of one query head (chunk = head) and writes its output."""
     a = attention_view(args)
-    isa = attention_isa(attention)
+    isa = isa_of(attention)
     rows, width = n_rows(attention), 4 * head_dim(attention)
     head, r = chunk // group(attention), chunk % group(attention)
     n_units = (state_view(a.state).n_past + UNIT) // UNIT
@@ -152,7 +152,7 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
 @inline_kernel
 def _write_head(attention, out, weights_sum, target):  # type: ignore[no-untyped-def]
     """Divides one head's output by the sum of its weights."""
-    isa = attention_isa(attention)
+    isa = isa_of(attention)
     inverse = splat_f32(isa, np.float32(1) / weights_sum)
     for i in range(0, 4 * head_dim(attention), 4 * lanes(isa)):
         store(target + i, load_f32(isa, out + i) * inverse)

@@ -8,7 +8,9 @@ from edgeqwen.kernels.attention_types import ELEMENT_BYTES, STREAM, AttentionSha
 from edgeqwen.simd.compile import inline_kernel
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import (
+    constant,
     exp2,
+    isa_of,
     lanes,
     load_f32,
     mask_tail,
@@ -22,7 +24,7 @@ from edgeqwen.simd.ops import (
     sum_lanes,
     zeros_f32,
 )
-from edgeqwen.simd.types import IsaType, VectorType
+from edgeqwen.simd.types import VectorType
 
 BLOCK = 128
 """Positions whose scores are held at once."""
@@ -31,34 +33,13 @@ SCORES_STRIDE = 4 * (BLOCK + 16)  # not a power of two, which would put all rows
 MASKED = np.float32(-1e30)
 
 
-def _constant(value):  # type: ignore[no-untyped-def]
-    @intrinsic
-    def operation(typing_context, attention):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-            return Emitter(builder, attention.shape.isa).i64(value(attention.shape))
-
-        return types.int64(attention), codegen
-
-    return operation
-
-
-head_dim = _constant(lambda s: s.head_dim)
-group = _constant(lambda s: s.group)
-tokens_per_chunk = _constant(lambda s: s.tokens)
-n_rows = _constant(lambda s: s.padded_rows)
-micro_rows = _constant(lambda s: s.rows)
-micro_columns = _constant(lambda s: s.vectors * s.isa.lanes)
-element_bytes = _constant(lambda s: ELEMENT_BYTES[s.cache_type])
-
-
-@intrinsic
-def attention_isa(typing_context, attention):  # type: ignore[no-untyped-def]
-    """The ISA token of an attention shape."""
-    return IsaType(attention.shape.isa)(attention), _dummy
-
-
-def _dummy(context, builder, sig, values):  # type: ignore[no-untyped-def]
-    return context.get_dummy_value()
+head_dim = constant(lambda t: t.shape.head_dim)
+group = constant(lambda t: t.shape.group)
+tokens_per_chunk = constant(lambda t: t.shape.tokens)
+n_rows = constant(lambda t: t.shape.padded_rows)
+micro_rows = constant(lambda t: t.shape.rows)
+micro_columns = constant(lambda t: t.shape.vectors * t.shape.isa.lanes)
+element_bytes = constant(lambda t: ELEMENT_BYTES[t.shape.cache_type])
 
 
 def _products_type(shape: AttentionShape) -> types.UniTuple:
@@ -137,10 +118,7 @@ def _multiply(attention, left, left_stride, stream, n_steps, out, out_stride, ad
     for first in range(0, n_rows(attention), micro_rows(attention)):
         for column in range(0, STREAM, micro_columns(attention)):
             place = out + first * out_stride + 4 * column
-            if add:
-                products = _load_products(attention, place, out_stride)
-            else:
-                products = _zeros(attention)
+            products = _load_products(attention, place, out_stride) if add else _zeros(attention)
             a = left + first * left_stride
             b = stream + column * element_bytes(attention)
             for _ in range(n_steps):
@@ -159,7 +137,7 @@ def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores): 
     largest [rows] (of the scores, base 2), sums [rows], out [rows][head_dim], all float32.
     scores: float32 scratch [rows][SCORES_STRIDE / 4].
     """
-    isa = attention_isa(attention)
+    isa = isa_of(attention)
     width = 4 * head_dim(attention)
     tile_bytes = STREAM * element_bytes(attention)  # of one K dimension or one V position
     for r in range(n_rows(attention)):
@@ -174,7 +152,14 @@ def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores): 
         for t in range(padded // STREAM):
             tile = k + (position // STREAM + t) * head_dim(attention) * tile_bytes
             _multiply(
-                attention, q, width, tile, head_dim(attention), scores + 128 * t, SCORES_STRIDE, False
+                attention,
+                q,
+                width,
+                tile,
+                head_dim(attention),
+                scores + 128 * t,
+                SCORES_STRIDE,
+                False,
             )
         for r in range(n_rows(attention)):
             row = scores + r * SCORES_STRIDE

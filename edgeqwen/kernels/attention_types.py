@@ -80,6 +80,7 @@ class AttentionType(types.Type):  # type: ignore[misc]
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = s = shape
+        self.isa = s.isa
         super().__init__(
             name=f"Attention({s.isa.name}/{s.isa.lanes}, head_dim {s.head_dim}, "
             f"{s.tokens} tokens x {s.group} heads by {s.rows}, {s.cache_type})"
@@ -90,7 +91,7 @@ register_model(AttentionType)(TokenModel)
 unbox(AttentionType)(unbox_token)
 
 
-@typeof_impl.register(AttentionShape)
+@typeof_impl.register(AttentionShape)  # type: ignore[untyped-decorator]
 def _typeof_shape(value: AttentionShape, context: Any) -> AttentionType:
     return AttentionType(value)
 

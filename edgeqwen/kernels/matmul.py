@@ -4,9 +4,6 @@ output[token][row] = sum over columns of weight[row][column] * activation[token]
 plus a bias, or added to what the output holds (the residual stream).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from numba import types
 from numba.extending import intrinsic
 
@@ -14,37 +11,14 @@ from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
-from edgeqwen.simd.types import IsaType, VectorType
+from edgeqwen.simd.types import VectorType
 
-
-def _constant(value: Callable[[Tiling], int]) -> Any:
-    """Makes an operation ``f(tiling) -> int64`` whose result is known when code is generated."""
-
-    @intrinsic
-    def operation(typing_context, tiling):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-            return Emitter(builder, tiling.tiling.isa).i64(value(tiling.tiling))
-
-        return types.int64(tiling), codegen
-
-    return operation
-
-
-tile_bytes = _constant(lambda t: t.format.tile_bytes)
-panel_block_bytes = _constant(lambda t: t.panel_block_bytes)
-panel_tokens = _constant(lambda t: t.n_tokens)
-rows_at_once = _constant(lambda t: t.n_parts * t.isa.lanes)
-
-
-@intrinsic
-def tiling_isa(typing_context, tiling):  # type: ignore[no-untyped-def]
-    """The ISA token of a tiling."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return context.get_dummy_value()
-
-    return IsaType(tiling.tiling.isa)(tiling), codegen
+tile_bytes = constant(lambda t: t.tiling.format.tile_bytes)
+panel_block_bytes = constant(lambda t: t.tiling.panel_block_bytes)
+panel_tokens = constant(lambda t: t.tiling.n_tokens)
+rows_at_once = constant(lambda t: t.tiling.n_parts * t.isa.lanes)
 
 
 def _totals_type(tiling: Tiling) -> types.UniTuple:

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens, tiling_isa
+from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
 from edgeqwen.kernels.panels import write_block
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.ops import (
     f32_from_bits,
     fma,
+    isa_of,
     lanes,
     load_f32,
     splat_f32,
@@ -37,7 +38,7 @@ def norm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes x / sqrt(mean(x**2) + epsilon) * weight for the tokens of one panel."""
     a = norm_view(args)
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
-    isa = tiling_isa(tiling)
+    isa = isa_of(tiling)
     size = 32 * n_blocks
     width = panel_tokens(tiling)
     first = chunk * width

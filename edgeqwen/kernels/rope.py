@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from edgeqwen.kernels.attention_core import (
-    attention_isa,
     element_bytes,
     group,
     head_dim,
@@ -20,6 +19,7 @@ from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import inline_kernel, kernel
 from edgeqwen.simd.ops import (
     f32_from_bits,
+    isa_of,
     lanes,
     load_f32,
     peek_f32,
@@ -74,7 +74,7 @@ def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Rotates one token's queries in place and its keys into the cache: chunk = token."""
     a = rope_view(args)
     state = state_view(a.state)
-    isa = attention_isa(attention)
+    isa = isa_of(attention)
     size = head_dim(attention)
     n_kv_heads = a.n_kv_heads
     angles = a.angles + 4 * size * chunk

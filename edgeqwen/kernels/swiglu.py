@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens, tiling_isa
+from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
 from edgeqwen.kernels.panels import write_block
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.ops import (
     divide,
     exp,
+    isa_of,
     lanes,
     load_f32,
     splat_f32,
@@ -35,7 +36,7 @@ def swiglu(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes silu(gate) * up for some blocks of the tokens of one panel."""
     a = swiglu_view(args)
     n_tokens = state_view(a.state).n_tokens
-    isa = tiling_isa(tiling)
+    isa = isa_of(tiling)
     width = panel_tokens(tiling)
     panel_index = chunk // a.chunks_per_panel
     first_block = (chunk % a.chunks_per_panel) * a.blocks_per_chunk

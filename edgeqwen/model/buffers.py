@@ -27,9 +27,7 @@ class Buffers:
         n_logits: int,
     ) -> None:
         heads = config.n_heads + 2 * config.n_kv_heads
-        widest = max(
-            config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim
-        )
+        widest = max(config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim)
         tokens = max_tokens + PADDING
         self.qkv_stride = 4 * heads * config.head_dim
         self.gate_up_stride = 8 * config.intermediate_size

@@ -259,9 +259,7 @@ class _Recording:
             "n_blocks": matrix.n_blocks,
             "panels": self.buffers["panels"],
         }
-        self.tape.add(
-            panelize, tiling, PANELIZE, arguments, tokens_per_chunk=tiling.n_tokens
-        )
+        self.tape.add(panelize, tiling, PANELIZE, arguments, tokens_per_chunk=tiling.n_tokens)
 
     def swiglu(self, down_proj: Matrix) -> None:
         """panels = silu(gate) * up."""

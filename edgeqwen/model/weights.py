@@ -116,9 +116,7 @@ class Weights:
             for f in self.formats
         }
 
-    def pack(
-        self, n_threads: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def pack(self, n_threads: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Packs every matrix; ``progress(done, total)`` gets bytes of the file."""
         names = [name for matrix in self._plans for name in matrix.names]
         total = sum(self._file.tensors[name].n_bytes for name in names)
@@ -206,7 +204,9 @@ class Weights:
             n_rows, n_blocks = tensor.shape[0], matrix.n_blocks
             row_bytes = n_blocks * matrix.format.row_block_bytes
             if row_bytes * n_rows != tensor.n_bytes:
-                raise AssertionError(f"{name}: {tensor.n_bytes} bytes, planned {row_bytes * n_rows}")
+                raise AssertionError(
+                    f"{name}: {tensor.n_bytes} bytes, planned {row_bytes * n_rows}"
+                )
             n_tiles = -(-n_rows // TILE_ROWS)
             step = max(1, PACK_BYTES // (TILE_ROWS * row_bytes))
             yield (

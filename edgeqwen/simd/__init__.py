@@ -1,1 +1,1 @@
-"""Vectors in Numba: instruction sets, vector types and operations, atomics, the kernel decorator."""
+"""Vectors in Numba: instruction sets, vector types, operations, atomics, the kernel decorator."""

@@ -28,7 +28,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def inline_kernel(function: Callable[..., Any]) -> Any:
-    """Like ``kernel``, for small functions that kernels call: inlined by LLVM, never cached alone."""
+    """Like ``kernel``, for small functions that kernels call: compiled into them, not alone."""
     return njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)(function)
 
 

@@ -103,20 +103,35 @@ exp = _mapper("same", lambda e, x: e.exp(x))
 round_to_i32 = _mapper("i32", lambda e, x: e.b.fptosi(e.unary("rint", x), e.i32v))
 divide = _mapper("same", lambda e, x, y: e.b.fdiv(x, y), 2)
 
-sum_lanes = _reducer(
-    lambda e, x: e.reduce(x, e.b.fadd if x.type.element == F32 else e.b.add)
-)
+sum_lanes = _reducer(lambda e, x: e.reduce(x, e.b.fadd if x.type.element == F32 else e.b.add))
 max_lanes = _reducer(lambda e, x: e.reduce(x, e.max))
 
 
+def constant(read: Callable[[Any], int]) -> Any:
+    """Makes an operation ``f(token) -> int64`` whose value is read from the token's type."""
+
+    @intrinsic
+    def operation(typing_context, token):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return ir.IntType(64)(read(token))
+
+        return types.int64(token), codegen
+
+    return operation
+
+
+lanes = constant(lambda token: token.isa.lanes)
+"""The number of float32 lanes of a vector."""
+
+
 @intrinsic
-def lanes(typing_context, isa):  # type: ignore[no-untyped-def]
-    """The number of float32 lanes of a vector, a constant of the generated code."""
+def isa_of(typing_context, token):  # type: ignore[no-untyped-def]
+    """The ISA token of a token that knows its instruction set."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return ir.IntType(64)(isa.isa.lanes)
+        return context.get_dummy_value()
 
-    return types.int64(isa), codegen
+    return IsaType(token.isa)(token), codegen
 
 
 @intrinsic

@@ -36,7 +36,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 class IsaType(types.Type):  # type: ignore[misc]
-    """The Numba type of an ``Isa``: kernels take it as an argument that has no value at run time."""
+    """The Numba type of an ``Isa``: an argument of kernels that has no value at run time."""
 
     def __init__(self, isa: Isa) -> None:
         self.isa = isa
@@ -50,7 +50,7 @@ class TokenModel(models.OpaqueModel):  # type: ignore[misc]
 register_model(IsaType)(TokenModel)
 
 
-@typeof_impl.register(Isa)
+@typeof_impl.register(Isa)  # type: ignore[untyped-decorator]
 def _typeof_isa(value: Isa, context: Any) -> IsaType:
     return IsaType(value)
 
