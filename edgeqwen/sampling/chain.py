@@ -76,8 +76,8 @@ class Sampler:
             return ids, np.ones(1)
         weights = np.exp((values - values.max()) / self.options.temperature)
         if self.options.top_p < 1:
-            kept = _likeliest(weights, self.options.top_p)
-            ids, weights = ids[kept], weights[kept]
+            likeliest = _likeliest(values, weights, self.options.top_p)
+            ids, weights = ids[likeliest], weights[likeliest]
         if self.options.min_p > 0:
             # The likeliest token's weight is 1.
             kept = weights >= self.options.min_p
@@ -135,8 +135,8 @@ class Sampler:
         return index
 
 
-def _likeliest(weights: Floats, share: float) -> npt.NDArray[np.intp]:
-    """Returns the places of the largest weights that make up a share of the total, in order.
+def _likeliest(values: Floats, weights: Floats, share: float) -> npt.NDArray[np.intp]:
+    """Returns the places of the largest values whose weights make up a share of the total.
 
     Of equal ones the first count. The one that reaches the share is among them.
     """
@@ -144,7 +144,7 @@ def _likeliest(weights: Floats, share: float) -> npt.NDArray[np.intp]:
     # Sorting takes time, and of many weights the small ones are hardly ever needed.
     for least in (0.0,) if len(weights) <= _MAX_SORTED else (2.0**-10, 2.0**-20, 0.0):
         places = np.flatnonzero(weights >= least)
-        places = places[np.argsort(-weights[places], kind="stable")]
+        places = places[np.argsort(-values[places], kind="stable")]
         cumulative = weights[places].cumsum()
         if cumulative[-1] >= wanted:
             break
