@@ -30,11 +30,11 @@ def open_runtime(name: str, path: Path, *, n_threads: int, n_context: int) -> Ru
 
 class _Edgeqwen:
     def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
-        from edgeqwen.engine import Engine
-        from edgeqwen.gguf_file import GgufFile
+        import edgeqwen
 
-        self._file = GgufFile.open(path)
-        self._engine = Engine(self._file, n_threads=n_threads, max_context=n_context)
+        # The whole of a load, tokenizer included, as the other runtime does it.
+        self._model = edgeqwen.load(path, n_threads=n_threads, max_context=n_context)
+        self._engine = self._model.engine
         self._sequence = self._engine.new_sequence()
 
     @property
@@ -43,7 +43,7 @@ class _Edgeqwen:
 
     @property
     def vocab_size(self) -> int:
-        return self._engine.config.vocab_size
+        return self._model.config.vocab_size
 
     def append(self, tokens: Sequence[int]) -> None:
         if len(tokens) == 1:
@@ -56,8 +56,7 @@ class _Edgeqwen:
 
     def close(self) -> None:
         self._sequence.close()
-        self._engine.close()
-        self._file.close()
+        self._model.close()
 
 
 class _LlamaCpp:

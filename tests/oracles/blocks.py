@@ -42,7 +42,8 @@ def quantize_int8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def round_int8(x: np.ndarray) -> np.ndarray:
     """Returns float32 activations of the same shape after a round trip through int8."""
     values, scale = quantize_int8(x)
-    return (values.astype(np.float32) * scale).reshape(x.shape)
+    rounded: np.ndarray = (values.astype(np.float32) * scale).reshape(x.shape)
+    return rounded
 
 
 def round_f16(x: np.ndarray) -> np.ndarray:

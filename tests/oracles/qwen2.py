@@ -105,7 +105,7 @@ class Qwen2:
     ) -> np.ndarray:
         if f"{name}.weight" in self.int8:
             x = round_int8(x).astype(self.dtype)
-        y = x @ self._tensor(f"{name}.weight").T
+        y: np.ndarray = x @ self._tensor(f"{name}.weight").T
         if f"{name}.bias" in self.weights:
             y = y + self._tensor(f"{name}.bias")
         record[label or name] = y
