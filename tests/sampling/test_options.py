@@ -41,7 +41,7 @@ def test_defaults_are_those_of_qwen_instruct() -> None:
         ("top_k", True, "a whole number of at least 0 (0 keeps all tokens)"),
         ("top_p", 1.01, "a number above 0, up to 1"),
         ("top_p", -0.5, "a number above 0, up to 1"),
-        ("top_p", 0, "a number above 0, up to 1; top_k=1 keeps only the likeliest"),
+        ("top_p", 0.0, "a number above 0, up to 1; top_k=1 keeps only the likeliest"),
         ("min_p", 1.5, "a number from 0 to 1"),
         ("min_p", -1, "a number from 0 to 1"),
         ("repetition_penalty", 0, "a number above 0 (1 means none)"),
@@ -57,20 +57,17 @@ def test_defaults_are_those_of_qwen_instruct() -> None:
 def test_senseless_values(name: str, value: object, expected: str) -> None:
     with pytest.raises(OptionError) as error:
         SamplingOptions(**{name: value})  # type: ignore[arg-type]
-    shown = (
-        float(value) if type(value) is int and name in ("top_p", "repetition_penalty") else value
-    )
-    assert str(error.value) in {
-        f"{name} is {value!r}: expected {expected}",
-        f"{name} is {shown!r}: expected {expected}",
-    }
+    assert str(error.value) == f"{name} is {value!r}: expected {expected}"
     with pytest.raises(OptionError, match=f"{name} is"):
         SamplingOptions().replace(**{name: value})
 
 
 def test_numbers_of_any_kind_become_pythons_own() -> None:
     options = SamplingOptions(
-        temperature=np.float32(0.5), top_k=np.int64(3), top_p=1, seed=np.uint64(2**64 - 1)
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        top_k=np.int64(3),  # type: ignore[arg-type]
+        top_p=1,
+        seed=np.uint64(2**64 - 1),  # type: ignore[arg-type]
     )
     assert options == SamplingOptions(temperature=0.5, top_k=3, top_p=1.0, seed=2**64 - 1)
     assert {type(v) for v in dataclasses.asdict(options).values()} == {int, float}
