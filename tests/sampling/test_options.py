@@ -44,7 +44,7 @@ def test_defaults_are_those_of_qwen_instruct() -> None:
         ("top_p", 0.0, "a number above 0, up to 1; top_k=1 keeps only the likeliest"),
         ("min_p", 1.5, "a number from 0 to 1"),
         ("min_p", -1, "a number from 0 to 1"),
-        ("repetition_penalty", 0, "a number above 0 (1 means none)"),
+        ("repetition_penalty", 0.0, "a number above 0 (1 means none)"),
         ("repetition_penalty", -1, "a number above 0 (1 means none)"),
         ("repetition_penalty", 1e9, "a number above 0 (1 means none)"),
         ("presence_penalty", 2.1, "a number from -2 to 2"),
