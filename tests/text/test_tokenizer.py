@@ -1,5 +1,6 @@
 """The tokenizer: special tokens where they are allowed, text that comes back whole, streaming."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,9 @@ from edgeqwen.gguf_file import GgufFile
 from edgeqwen.text.tokenizer import Tokenizer
 from edgeqwen.text.vocabulary import Vocabulary
 from tests.hf_tokenizers import NOT_SPECIAL, SPECIAL
-from tests.text.vocabularies import (
-    CONTROL,
-    vocab_metadata,
-    write_vocab_gguf,
-)
-from tests.text.vocabularies import tokenizer as small_tokenizer
+from tests.text.vocabularies import CONTROL, tokenizer, vocab_metadata, write_vocab_gguf
 
-TOKENIZER = small_tokenizer()
+TOKENIZER = tokenizer()
 IM_END = TOKENIZER.special["<|im_end|>"]
 TOOL_CALL = TOKENIZER.special["<tool_call>"]
 
@@ -31,11 +27,11 @@ def test_from_a_path_and_from_an_open_file(tmp_path: Path) -> None:
     with GgufFile.open(path) as file:
         from_file = Tokenizer.from_gguf(file)
         assert file.tensors == {}
-    for tokenizer in (from_path, from_file):
-        assert tokenizer.encode("Hello world") == TOKENIZER.encode("Hello world")
-        assert tokenizer.vocab_size == TOKENIZER.vocab_size
-        assert tokenizer.eos_ids == TOKENIZER.eos_ids
-        assert tokenizer.special == TOKENIZER.special
+    for found in (from_path, from_file):
+        assert found.encode("Hello world") == TOKENIZER.encode("Hello world")
+        assert found.vocab_size == TOKENIZER.vocab_size
+        assert found.eos_ids == TOKENIZER.eos_ids
+        assert found.special == TOKENIZER.special
     assert repr(from_path) == f"<Tokenizer {path}: {TOKENIZER.vocab_size} tokens>"
 
 
@@ -68,8 +64,8 @@ def test_the_longer_of_two_special_tokens_wins() -> None:
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     tokens += ["<|im_end|>|>", "|im"]
     types += [CONTROL, CONTROL]
-    tokenizer = Tokenizer(Vocabulary.from_gguf(metadata, source="x"))
-    ids = tokenizer.encode("<|im_end|>|><|im_end|>", allow_special=True)
+    changed = Tokenizer(Vocabulary.from_gguf(metadata, source="x"))
+    ids = changed.encode("<|im_end|>|><|im_end|>", allow_special=True)
     assert ids == [len(tokens) - 2, tokens.index("<|im_end|>")]
 
 
@@ -150,8 +146,6 @@ def _byte_id(byte: int) -> int:
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=40))
 def test_text_comes_back(text: str) -> None:
-    import unicodedata
-
     ids = TOKENIZER.encode(text)
     assert TOKENIZER.decode(ids) == unicodedata.normalize("NFC", text)
     assert b"".join(map(TOKENIZER.token_bytes, ids)) == unicodedata.normalize("NFC", text).encode()
@@ -168,3 +162,15 @@ def test_streaming_is_decoding(ids: list[int], skip_special: bool) -> None:
 def test_one_long_word_takes_no_ages() -> None:
     text = "a" * 200_000
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_published_texts(shared_data: Path) -> None:
+    """The texts and ids that come with the vocabulary; some of the texts are not composed."""
+    ours = tokenizer("real")
+    file = shared_data / "ggml-vocab-qwen2.gguf"
+    texts = Path(f"{file}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    lines = Path(f"{file}.out").read_text().split("\n")
+    assert len(texts) == len(lines) == 47
+    for text, line in zip(texts, lines, strict=True):
+        if unicodedata.is_normalized("NFC", text):
+            assert ours.encode(text) == [int(id) for id in line.split()], text
