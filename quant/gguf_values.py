@@ -35,7 +35,7 @@ def encode_metadata(metadata: Mapping[str, MetadataValue]) -> bytes:
 def encode_string(text: str) -> bytes:
     """Returns a string behind its length."""
     data = text.encode()
-    return struct.pack("<Q", len(data)) + data
+    return len(data).to_bytes(8, "little") + data
 
 
 def _encode_value(key: str, value: MetadataValue) -> bytes:
@@ -53,7 +53,7 @@ def _encode_value(key: str, value: MetadataValue) -> bytes:
         return struct.pack("<IIQ", _ARRAY, kind, len(value)) + data
     if value and isinstance(value[0], int):
         return _encode_value(key, np.array(value, np.int32))
-    strings = b"".join(encode_string(str(text)) for text in value)
+    strings = b"".join(map(encode_string, map(str, value)))
     return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + strings
 
 

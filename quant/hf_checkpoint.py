@@ -34,28 +34,24 @@ class HfCheckpoint:
         content = read_json(path)
         self._folder = folder
         self.config = ModelConfig.from_hf(content, source=str(path))
-        self.metadata: dict[str, MetadataValue] = {
-            "general.architecture": self.config.architecture,
-            "general.type": "model",
-            **self.config.to_gguf(),
-            **read_metadata(folder, content, self.config.vocab_size),
-        }
         self.notes: list[str] = []
-        if "tokenizer.chat_template" not in self.metadata:
-            self.notes.append("the checkpoint has no chat template: the model only completes text")
         self._weights = WeightFiles(folder)
         try:
+            # Before the vocabulary: a vocab_size that the embedding has is one to make room for.
             self._stored = self._match()
+            self.metadata: dict[str, MetadataValue] = {
+                "general.architecture": self.config.architecture,
+                "general.type": "model",
+                **self.config.to_gguf(),
+                **read_metadata(folder, content, self.config.vocab_size),
+            }
         except BaseException:
             self._weights.close()
             raise
+        if "tokenizer.chat_template" not in self.metadata:
+            self.notes.append("the checkpoint has no chat template: the model only completes text")
         self.tensors = [
-            SourceTensor(
-                name,
-                FLOAT_DTYPES[stored.dtype],
-                stored.shape,
-                f"{folder}: {stored.name}",
-            )
+            SourceTensor(name, FLOAT_DTYPES[stored.dtype], stored.shape, f"{folder}: {stored.name}")
             for name, stored in self._stored.items()
         ]
         self.files = [file for file in folder.iterdir() if file.suffix in _SUFFIXES]

@@ -75,7 +75,7 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any], vocab_size: int) 
     return _assemble(path, vocab, merges, added, vocab_size)
 
 
-def _read_fast(path: Path) -> tuple[dict[str, Any], list[str], list[_Added]]:
+def _read_fast(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]], list[_Added]]:
     content = read_json(path, MAX_TOKENIZER_BYTES)
     model = content.get("model")
     if not isinstance(model, dict):
@@ -119,13 +119,13 @@ def _check_splitting(path: Path, splitting: Any) -> None:
         )
 
 
-def _merge(path: Path, merge: Any) -> str:
-    """Returns a merge as GGUF writes it, from either form: "a b" or ["a", "b"]."""
+def _merge(path: Path, merge: Any) -> tuple[str, str]:
+    """Returns the two tokens of a merge, from either form: "a b" or ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if isinstance(parts, list) and len(parts) == 2:
         first, second = parts
         if isinstance(first, str) and isinstance(second, str) and " " not in first + second:
-            return f"{first} {second}"
+            return first, second
     raise FileFormatError(f"{path}: {shown(merge)} among the merges, expected two tokens")
 
 
@@ -139,7 +139,7 @@ def _added(path: Path, entry: Any) -> _Added:
     )
 
 
-def _read_merges(path: Path) -> list[str]:
+def _read_merges(path: Path) -> list[tuple[str, str]]:
     lines = read_text(path, MAX_TOKENIZER_BYTES).split("\n")
     # Only the first line can be a comment: "#" is a token like any other.
     start = 1 if lines[0].startswith("#version") else 0
@@ -167,72 +167,69 @@ def _added_in_settings(folder: Path, settings: Mapping[str, Any]) -> list[_Added
 def _assemble(
     path: Path,
     vocab: Mapping[str, Any],
-    merges: list[str],
+    merges: list[tuple[str, str]],
     added: Iterable[_Added],
     vocab_size: int,
 ) -> Vocabulary:
-    by_id: dict[int, tuple[str, TokenType]] = {}
+    tokens: list[str | None] = [None] * vocab_size
+    types = [int(TokenType.NORMAL)] * vocab_size
     for text, id_ in vocab.items():
-        _place(path, by_id, id_, text, TokenType.NORMAL, vocab_size)
+        if type(id_) is not int or not 0 <= id_ < vocab_size or tokens[id_] is not None:
+            raise _misplaced(path, tokens, text, id_)
+        tokens[id_] = text
     _check_merges(path, vocab, merges)
     for token in added:
-        kind = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
         # Some files list the added tokens in the vocabulary as well.
-        if vocab.get(token.text) == token.id:
-            by_id.pop(token.id, None)
-        _place(path, by_id, token.id, token.text, kind, vocab_size)
-    _check_letters(path, by_id)
+        again = vocab.get(token.text) == token.id
+        if not 0 <= token.id < vocab_size or (tokens[token.id] is not None and not again):
+            raise _misplaced(path, tokens, token.text, token.id)
+        tokens[token.id] = token.text
+        types[token.id] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
     # The embedding has more rows than there are tokens: training likes round numbers.
-    padded = [by_id.get(i, (f"[PAD{i}]", TokenType.UNUSED)) for i in range(vocab_size)]
-    tokens, types = [text for text, _ in padded], [int(kind) for _, kind in padded]
-    ids = {text: i for i, text in enumerate(tokens)}
+    filled = [f"[PAD{i}]" if text is None else text for i, text in enumerate(tokens)]
+    types = [TokenType.UNUSED if tokens[i] is None else kind for i, kind in enumerate(types)]
+    ids = {text: i for i, text in enumerate(filled)}
     if len(ids) != vocab_size:
-        i = next(i for i, text in enumerate(tokens) if ids[text] != i)
+        i = next(i for i, text in enumerate(filled) if ids[text] != i)
         raise FileFormatError(
-            f"{path}: the token {shown(tokens[i])} has two ids, {i} and {ids[tokens[i]]}"
+            f"{path}: the token {shown(filled[i])} has two ids, {i} and {ids[filled[i]]}"
         )
-    return Vocabulary(tokens, types, merges, ids)
+    _check_texts(path, filled, types)
+    return Vocabulary(filled, types, [f"{first} {second}" for first, second in merges], ids)
 
 
-def _place(
-    path: Path,
-    by_id: dict[int, tuple[str, TokenType]],
-    id_: Any,
-    text: str,
-    kind: TokenType,
-    vocab_size: int,
-) -> None:
-    if type(id_) is not int or not 0 <= id_ < vocab_size:
-        raise FileFormatError(
-            f"{path}: the token {shown(text)} has the id {shown(id_)}, expected 0 to "
-            f"{vocab_size - 1} (vocab_size is {vocab_size} in config.json)"
+def _misplaced(path: Path, tokens: list[str | None], text: str, id_: Any) -> FileFormatError:
+    if type(id_) is int and 0 <= id_ < len(tokens):
+        return FileFormatError(
+            f"{path}: {shown(tokens[id_])} and {shown(text)} both have the id {id_}"
         )
-    if id_ in by_id:
-        raise FileFormatError(
-            f"{path}: {shown(by_id[id_][0])} and {shown(text)} both have the id {id_}"
-        )
-    if not text or any("\ud800" <= c <= "\udfff" for c in text):
-        raise FileFormatError(
-            f"{path}: the token with the id {id_} is {printable(text)!r}, "
-            "expected text that UTF-8 can say"
-        )
-    by_id[id_] = text, kind
+    return FileFormatError(
+        f"{path}: the token {shown(text)} has the id {shown(id_)}, expected 0 to "
+        f"{len(tokens) - 1} (vocab_size is {len(tokens)} in config.json)"
+    )
 
 
-def _check_letters(path: Path, by_id: Mapping[int, tuple[str, TokenType]]) -> None:
-    """Refuses tokens that aren't written in the 256 letters by which byte-level BPE means bytes."""
-    for id_, (text, kind) in by_id.items():
-        if kind is TokenType.NORMAL and not _LETTERS.issuperset(text):
-            raise UnsupportedError(
-                f"{path}: the token {id_}, {shown(text)}, isn't written in byte-level BPE's letters"
+def _check_texts(path: Path, tokens: list[str], types: list[int]) -> None:
+    """Refuses tokens that can't be stored, or that aren't written in byte-level BPE's letters."""
+    for id_, (text, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind == TokenType.NORMAL:
+            if not _LETTERS.issuperset(text) or not text:
+                raise UnsupportedError(
+                    f"{path}: the token {id_}, {shown(text)}, isn't written in the letters of "
+                    "byte-level BPE"
+                )
+        elif not text or any("\ud800" <= c <= "\udfff" for c in text):
+            raise FileFormatError(
+                f"{path}: the added token {id_} is {printable(text)!r}, expected text that UTF-8 "
+                "can say"
             )
 
 
-def _check_merges(path: Path, vocab: Mapping[str, Any], merges: list[str]) -> None:
-    for rank, merge in enumerate(merges):
-        first, second = merge.split(" ")
+def _check_merges(path: Path, vocab: Mapping[str, Any], merges: list[tuple[str, str]]) -> None:
+    for rank, (first, second) in enumerate(merges):
         for part in (first, second, first + second):
             if part not in vocab:
                 raise FileFormatError(
-                    f"{path}: merge {rank} is {shown(merge)}, but {shown(part)} is no token"
+                    f"{path}: merge {rank} is {shown(f'{first} {second}')}, but {shown(part)} is "
+                    "no token"
                 )

@@ -127,16 +127,16 @@ class SafetensorsFile:
             raise UnsupportedError(f"{where}: dtype {shown(dtype)} isn't known to this version")
         if not _whole_numbers(shape) or len(shape) > _MAX_DIMENSIONS:
             raise FileFormatError(
-                f"{where}: shape is {shown(shape)}, expected up to {_MAX_DIMENSIONS} whole numbers"
+                f"{where}: shape is {_shown(shape)}, expected up to {_MAX_DIMENSIONS} whole numbers"
             )
         if not _whole_numbers(span) or len(span) != 2 or span[0] > span[1]:
             raise FileFormatError(
-                f"{where}: data_offsets is {shown(span)}, expected where its bytes begin and end"
+                f"{where}: data_offsets is {_shown(span)}, expected where its bytes begin and end"
             )
         expected, found = prod(shape) * _DTYPE_BYTES[dtype], span[1] - span[0]
         if expected != found:
             raise FileFormatError(
-                f"{where}: {dtype} of shape {list(shape)} takes {shown(expected)} bytes, but "
+                f"{where}: {dtype} of shape {_shown(shape)} takes {shown(expected)} bytes, but "
                 f"data_offsets gives it {shown(found)}"
             )
         return StoredTensor(name, dtype, tuple(shape), start + span[0], found)
@@ -185,6 +185,12 @@ def _unmap(mapping: mmap.mmap) -> None:
     # Where views are still held, the mapping goes with the last of them.
     with contextlib.suppress(BufferError):
         mapping.close()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list) and len(value) <= _MAX_DIMENSIONS:
+        return f"[{', '.join(map(shown, value))}]"
+    return shown(value)
 
 
 def _whole_numbers(value: object) -> TypeGuard[list[int]]:

@@ -53,7 +53,7 @@ def magnitude_of(x):  # type: ignore[no-untyped-def]
 
 @exact_inline_kernel
 def half_bits_of(x):  # type: ignore[no-untyped-def]
-    """The bits of x rounded to float16 (nearest even) as int32; NaN keeps its top bits, quiet."""
+    """The bits of x rounded to float16 (nearest even) as int32; NaN is one NaN."""
     magnitude = magnitude_of(x)
     sign = np.int32((bits_of(x) >> 16) & 0x8000)
     # Below 2**-14, adding 0.5 leaves the float16 denormal, rounded, in the mantissa's low end.
@@ -63,6 +63,5 @@ def half_bits_of(x):  # type: ignore[no-untyped-def]
     normal = np.int32(np.int32(magnitude + (0xFFF - (112 << 23)) + odd) >> 13)
     half = denormal if magnitude < np.int32(113 << 23) else normal
     half = HALF_INFINITY_BITS if magnitude >= np.int32(143 << 23) else half
-    quiet = np.int32(0x7E00 | np.int32(upper & 0x3FF))
-    half = quiet if magnitude > INFINITY_BITS else half
+    half = np.int32(0x7E00) if magnitude > INFINITY_BITS else half
     return np.int32(half | sign)

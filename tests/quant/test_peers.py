@@ -1,0 +1,46 @@
+"""llama.cpp reads what the converter writes, and means the same by it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from edgeqwen.gguf_file import GgufFile
+from edgeqwen.quant import TYPES, quantize
+from tests.hf_checkpoints import write_checkpoint
+from tests.oracles.blocks import read_weights
+from tests.oracles.distributions import kl_divergence
+from tests.oracles.qwen2 import Qwen2
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="reads files with llama-cpp-python")
+pytestmark = pytest.mark.peers
+
+TEXT = "Why is the sky blue?<|im_end|>\n It's <tool_call> 123 今天 <|fim_prefix|>"
+# How far llama.cpp is from the same weights in float64: it rounds activations to the type of the
+# weights (bf16), or to int8.
+BUDGET = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2, "q8_0": 0.05, "q4_0": 0.05}
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_llama_cpp(tmp_path: Path, type: str) -> None:
+    # Plain weights: the roundings of the runtime aren't what is compared here.
+    folder = write_checkpoint(tmp_path / "a", k_bias_norm=2.0, outlier_channels=0, tied=False)
+    path = tmp_path / "x.gguf"
+    quantize(folder, path, type)
+    with GgufFile.open(path) as file:
+        config = file.config()
+    tokens = np.random.default_rng(0).integers(0, 400, 48).tolist()
+    expected = Qwen2(config, read_weights(path)).logits(tokens)
+    model = llama_cpp.Llama(
+        str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, type_k=0, type_v=0
+    )
+    try:
+        model.eval(tokens)
+        found = np.array(model.scores[: len(tokens)])
+        assert kl_divergence(expected, found).mean() < BUDGET[type]
+        theirs = model.tokenize(TEXT.encode(), add_bos=True, special=True)
+        assert theirs == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
+        assert model.token_eos() == model.tokenize(b"<|im_end|>", add_bos=False, special=True)[0]
+    finally:
+        model.close()
