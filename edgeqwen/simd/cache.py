@@ -10,7 +10,6 @@ file is named by the digest of its signature, written aside and moved into place
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import marshal
 import os
@@ -28,21 +27,15 @@ from numba.core import compiler
 from numba.core.caching import _Cache
 from numba.core.serialize import dumps
 
+from edgeqwen.folders import user_cache
+
 # The rooms whose source, besides that of a kernel's own, decides what a kernel compiles to.
 SHARED_PACKAGES = ("edgeqwen.simd", "edgeqwen.formats")
 
 
 def cache_folder(package: str) -> Path:
-    """Returns the folder for the compiled kernels of a package.
-
-    It lies in $EDGEQWEN_CACHE_DIR or else in the user's cache folder.
-    """
-    root = os.environ.get("EDGEQWEN_CACHE_DIR")
-    if root is None:
-        import platformdirs
-
-        root = platformdirs.user_cache_dir("edgeqwen", appauthor=False)
-    return Path(root) / "kernels" / f"{package}-{_digest(package)}"
+    """Returns the folder for the compiled kernels of a package, within the user's cache."""
+    return user_cache() / "kernels" / f"{package}-{_digest(package)}"
 
 
 @functools.cache
@@ -116,10 +109,9 @@ class KernelCache(_Cache):  # type: ignore[misc]
             digest, payload = data[:32], data[32:]
             if hashlib.sha256(payload).digest() != digest:
                 return None
-            reduced = pickle.loads(payload)
-        except (OSError, pickle.PickleError, EOFError, AttributeError, ImportError):
+            return compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+        except Exception:  # whatever is wrong with the file, compiling again mends it
             return None
-        return compiler.CompileResult._rebuild(target_context, *reduced)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         if not self._enabled:
