@@ -66,7 +66,7 @@ def _write_scales(extremes, inverses, offsets, stride, out):  # type: ignore[no-
         if magnitude_of(inverse) >= INFINITY_BITS:
             inverse = np.float32(0)
             # Weights so small that the inverse overflows, though d isn't 0 before it becomes
-            # float16: the reference turns the infinities into codes of 0.
+            # float16: the reference's codes are then casts of infinities, 0 on x86.
             if d != 0:
                 offset = np.float32(0)
         inverses[block] = inverse

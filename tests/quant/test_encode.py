@@ -1,5 +1,7 @@
 """The encoders write what gguf.quants writes, bit for bit, and say what they can't write."""
 
+import platform
+
 import gguf
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +39,13 @@ def reference(type: GgmlType, weights: Floats) -> npt.NDArray[np.uint8]:
 def assert_same(type: GgmlType, weights: Floats) -> None:
     found, sound = encoded(type, weights)
     expected = reference(type, weights)
-    wrong = np.flatnonzero(found != expected)
+    differs = found != expected
+    if type in BLOCKS and platform.machine().lower() not in ("x86_64", "amd64"):
+        # Where 1 / d overflows, the reference casts infinities to integers, and CPUs differ in
+        # what that gives. The scale is 0 then, so that the codes mean nothing.
+        blocks = differs.reshape(-1, type.type_size)
+        blocks[(expected.reshape(blocks.shape)[:, :2] & [0xFF, 0x7F]).sum(axis=1) == 0, 2:] = False
+    wrong = np.flatnonzero(differs)
     assert not len(wrong), f"{type.name}: {len(wrong)} bytes differ, the first is {wrong[0]}"
     assert sound
 
