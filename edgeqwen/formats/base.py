@@ -69,10 +69,15 @@ class Format(ABC):
         """A panel of tokens for every tile that is unpacked."""
         return Tiling(self, isa, self.panel_width(isa), self.panel_parts(isa))
 
+    def emit_expand(self, e: Emitter, tiling: "Tiling", block: Value, target: Value) -> None:
+        """Emits a copy of a panel block to ``target`` as ``emit_step`` reads it if it expands."""
+        raise NotImplementedError(f"{self.name} reads panels as they are")
+
     @abstractmethod
     def emit_step(
         self,
         e: Emitter,
+        tiling: "Tiling",
         tile: Value,
         rows: Sequence[Value],
         panel: Value,
@@ -103,6 +108,22 @@ class Tiling:
     @property
     def panel_block_bytes(self) -> int:
         return self.n_tokens * self.format.panel_token_bytes
+
+    @property
+    def expands(self) -> bool:
+        """Whether GEMM first writes each broadcast of a panel out as a whole vector.
+
+        Without broadcasts inside other instructions (AVX2), loading those vectors as operands
+        saves an instruction in three.
+        """
+        integers = self.format.integer_activations
+        return integers and self.n_tokens > 1 and self.isa.dot == "vpmaddubsw"
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of a panel block as the micro-kernel reads it."""
+        # 8 vectors of activations, one of scales and one of corrections for each token.
+        return self.n_tokens * 40 * self.isa.lanes if self.expands else self.panel_block_bytes
 
 
 class TilingType(types.Type):  # type: ignore[misc]
@@ -158,29 +179,52 @@ class IntegerFormat(Format):
     def panel_parts(self, isa: Isa) -> int:
         return 1
 
+    def emit_expand(self, e: Emitter, tiling: "Tiling", block: Value, target: Value) -> None:
+        for t in range(tiling.n_tokens):
+            words = [32 * t + 4 * g for g in range(8)]
+            places = [32 * tiling.n_tokens + 4 * t, 36 * tiling.n_tokens + 4 * t]
+            for i, offset in enumerate(words + places):
+                vector = e.load_i32_splat(block, offset)
+                e.store(vector, target, 4 * e.isa.lanes * (10 * t + i))
+
     def emit_step(
         self,
         e: Emitter,
+        tiling: "Tiling",
         tile: Value,
         rows: Sequence[Value],
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        n_tokens = len(totals) // len(rows)
+        n_tokens = tiling.n_tokens
         result = list(totals)
-        start = e.zero(e.i32v)
         for part, row in enumerate(rows):
             block = self.unpack(e, tile, row)
             for t in range(n_tokens):
-                words = (e.load_i32_splat(panel, 32 * t + 4 * g) for g in range(8))
-                activations = [e.b.bitcast(word, e.i8v) for word in words]
-                if self.panel_offset(e.isa):
-                    start = e.load_i32_splat(panel, 36 * n_tokens + 4 * t)
+                activations, scale, start = self._activations(e, tiling, panel, t)
                 total = e.dot(start, block.q, activations, self.limit, self.signed)
-                scale = e.b.fmul(block.scale, e.load_f32_splat(panel, 32 * n_tokens + 4 * t))
                 i = part * n_tokens + t
-                result[i] = e.fma(e.i32_to_f32(total), scale, totals[i])
+                scales = e.b.fmul(block.scale, scale)
+                result[i] = e.fma(e.i32_to_f32(total), scales, totals[i])
         return result
+
+    def _activations(
+        self, e: Emitter, tiling: "Tiling", panel: Value, t: int
+    ) -> tuple[list[Value], Value, Value]:
+        """Emits loads of a token's 8 broadcasts, its scale, and where its sum starts."""
+        n = tiling.n_tokens
+        start = e.zero(e.i32v)
+        if tiling.expands:
+            width = 4 * e.isa.lanes
+            activations = [e.load(e.i8v, panel, width * (10 * t + g)) for g in range(8)]
+            if self.panel_offset(e.isa):
+                start = e.load(e.i32v, panel, width * (10 * t + 9))
+            return activations, e.load(e.f32v, panel, width * (10 * t + 8)), start
+        words = [e.load_i32_splat(panel, 32 * t + 4 * g) for g in range(8)]
+        if self.panel_offset(e.isa):
+            start = e.load_i32_splat(panel, 36 * n + 4 * t)
+        scale = e.load_f32_splat(panel, 32 * n + 4 * t)
+        return [e.b.bitcast(word, e.i8v) for word in words], scale, start
 
     def emit_dequantize(self, e: Emitter, tile: Value, row: Value, out: Value) -> None:
         block = self.unpack(e, tile, row)
@@ -214,12 +258,13 @@ class FloatFormat(Format):
     def emit_step(
         self,
         e: Emitter,
+        tiling: "Tiling",
         tile: Value,
         rows: Sequence[Value],
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        n_tokens = len(totals) // len(rows)
+        n_tokens = tiling.n_tokens
         result = list(totals)
         starts = [e.b.add(tile, e.b.mul(row, e.i64(self.element_bytes))) for row in rows]
         for k in range(TILE_COLUMNS):

@@ -4,7 +4,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeqwen.formats.base import TILE_COLUMNS, TILE_ROWS
-from edgeqwen.kernels.matmul import tile_bytes
+from edgeqwen.kernels.products import tile_bytes
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.emitter import F32, Emitter

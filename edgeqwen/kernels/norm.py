@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
 from edgeqwen.kernels.panels import write_block
+from edgeqwen.kernels.products import panel_block_bytes, panel_tokens
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.ops import (

@@ -4,7 +4,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgeqwen.formats.base import IntegerFormat
-from edgeqwen.kernels.matmul import panel_block_bytes, panel_tokens
+from edgeqwen.kernels.products import panel_block_bytes, panel_tokens
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.emitter import F32, I32, Emitter, Value

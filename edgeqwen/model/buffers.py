@@ -11,6 +11,7 @@ from edgeqwen.kernels.attention import UNIT, scratch_bytes
 # Rows of a panel or of attention are padded to at most this many more than there are tokens.
 PADDING = 32
 PANEL_BYTES = 128  # of one token and block, at most (float formats)
+GEMM_SCRATCH_BYTES = 1 << 20
 
 
 class Buffers:
@@ -32,7 +33,8 @@ class Buffers:
         self.qkv_stride = 4 * heads * config.head_dim
         self.gate_up_stride = 8 * config.intermediate_size
         self.logits_stride = 4 * TILE_ROWS * -(-config.vocab_size // TILE_ROWS)
-        self.scratch_bytes = scratch_bytes(attention_rows, config.head_dim)
+        # Of each thread: for attention, or for a GEMM's stretch and partial sums.
+        self.scratch_bytes = max(scratch_bytes(attention_rows, config.head_dim), GEMM_SCRATCH_BYTES)
         units = -(-max_context // UNIT) * config.n_kv_heads
         sizes = {
             "x": tokens * config.hidden_size * 4,

@@ -24,9 +24,11 @@ from edgeqwen.kernels.attention import (
 )
 from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
 from edgeqwen.kernels.embed import EMBED, embed
-from edgeqwen.kernels.matmul import MATMUL, matmul
+from edgeqwen.kernels.gemm import gemm, scratch_bytes
+from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.norm import NORM, norm
 from edgeqwen.kernels.panels import PANELIZE, panelize
+from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.rope import ANGLES, ROPE, angles, rope
 from edgeqwen.kernels.state import STATE
 from edgeqwen.kernels.swiglu import SWIGLU, swiglu
@@ -37,12 +39,22 @@ from edgeqwen.simd.isa import Isa
 
 # A product is cut into this many chunks a thread, so that a slow core delays no others.
 CHUNKS_PER_THREAD = 8
+# In GEMM, a chunk's tiles are read for each panel, and should stay in the second-level cache.
+GEMM_CHUNK_BYTES = 192 << 10
 SWIGLU_BLOCKS = 16
 
 
 def bits(x: float) -> int:
     """Returns the bits of a float32, as argument records hold them."""
     return int(np.float32(x).view(np.uint32))
+
+
+def tiles_per_chunk(matrix: Matrix, tiling: Tiling, n_threads: int) -> int:
+    """Returns how many tiles a chunk of a product takes."""
+    tiles = max(1, matrix.n_tiles // (n_threads * CHUNKS_PER_THREAD))
+    if tiling.n_tokens == 1:
+        return tiles
+    return min(tiles, max(4, GEMM_CHUNK_BYTES // (matrix.n_blocks * tiling.format.tile_bytes)))
 
 
 class Recorder:
@@ -169,9 +181,13 @@ class _Recording:
         last_only: bool = False,
     ) -> None:
         """output[matrix.row:] (+)= matrix * panels + bias."""
-        chunks = min(matrix.n_tiles, self.r.n_threads * CHUNKS_PER_THREAD)
-        per_chunk = -(-matrix.n_tiles // chunks)
+        format_ = matrix.format
+        tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
         state = self.r.last_state if last_only else self.r.state
+        per_chunk = tiles_per_chunk(matrix, tiling, self.r.n_threads)
+        needed = scratch_bytes(tiling, per_chunk)
+        if needed > self.buffers.scratch_bytes:
+            raise AssertionError(f"{output}: {needed} bytes of scratch memory, planned fewer")
         arguments = {
             "state": state.ctypes.data,
             "weights": matrix.address,
@@ -183,16 +199,16 @@ class _Recording:
             "stride": self.strides[output],
             "bias": 0 if bias is None else bias.ctypes.data + 4 * matrix.row,
             "accumulate": int(accumulate),
+            "scratch": self.buffers["scratch"],
+            "scratch_bytes": self.buffers.scratch_bytes,
         }
-        format_ = matrix.format
-        tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
         self.tape.add(
-            matmul,
+            gemv if tiling.n_tokens == 1 else gemm,
             tiling,
-            MATMUL,
+            PRODUCT,
             arguments,
             chunks=-(-matrix.n_tiles // per_chunk),
-            name=f"matmul {output}",
+            name=f"{output} product",
         )
 
     def rope(self, i: int) -> None:

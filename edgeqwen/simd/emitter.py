@@ -2,7 +2,7 @@
 
 Micro-kernels are Python functions over an ``Emitter``: their loops run while the code is
 generated, so that everything is unrolled and stays in registers. All of it is portable LLVM IR
-except ``Emitter.dot``, where instruction sets differ.
+except ``Emitter.dot``, where instruction sets differ (``simd/dot.py``).
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from edgeqwen.simd.dot import DOTS
 from edgeqwen.simd.isa import Isa
 
 # A value of the code being generated. Other rooms handle these and builders, but import no LLVM.
@@ -192,34 +193,6 @@ class Emitter:
         wide = self.b.bitcast(x, self.i16v)
         return self.b.bitcast(self.b.lshr(wide, self.constant(by, self.i16v)), x.type)
 
-    # Transcendental functions.
-
-    def exp2(self, x: Value) -> Value:
-        """2**x for x in [-inf, 127]; relative error below 2e-7; 0 below -126 (no denormals)."""
-        n = self.unary("rint", self.max(x, self.f32(-127.0)))
-        f = self.b.fsub(self.max(x, self.f32(-127.0)), n)
-        y = self.f32(EXP2_POLYNOMIAL[-1])
-        for c in EXP2_POLYNOMIAL[-2::-1]:
-            y = self.fma(y, f, self.f32(c))
-        # n = -127 gives the exponent field 0, which is the float 0.0.
-        exponent = self.b.add(self.b.fptosi(n, self.i32v), self.constant(127, self.i32v))
-        power = self.b.shl(exponent, self.constant(23, self.i32v))
-        return self.b.fmul(y, self.b.bitcast(power, self.f32v))
-
-    def exp(self, x: Value) -> Value:
-        """e**x for x <= 88; the argument is reduced in two steps to keep the error at 3e-7."""
-        x = self.max(x, self.f32(-104.0))
-        high, low = 1.442138671875, float(np.log2(np.e)) - 1.442138671875
-        n = self.unary("rint", self.b.fmul(x, self.f32(np.log2(np.e))))
-        f = self.fma(x, self.f32(low), self.fma(x, self.f32(high), self.b.fneg(n)))
-        y = self.f32(EXP2_POLYNOMIAL[-1])
-        for c in EXP2_POLYNOMIAL[-2::-1]:
-            y = self.fma(y, f, self.f32(c))
-        n = self.max(n, self.f32(-127.0))
-        exponent = self.b.add(self.b.fptosi(n, self.i32v), self.constant(127, self.i32v))
-        power = self.b.shl(exponent, self.constant(23, self.i32v))
-        return self.b.fmul(y, self.b.bitcast(power, self.f32v))
-
     # The dot product, where instruction sets differ.
 
     def dot(
@@ -243,91 +216,3 @@ class Emitter:
     def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:
         f = self.function(name, result, *(a.type for a in arguments))
         return self.b.call(f, arguments)
-
-
-def _minimax(f: Any, degree: int, half_range: float) -> list[float]:
-    """Fits a polynomial with f(0) exact, weighted for relative error, on Chebyshev nodes."""
-    x = np.cos((2 * np.arange(200) + 1) * np.pi / 400) * half_range
-    powers = np.stack([x**i for i in range(1, degree + 1)], 1) / f(x)[:, None]
-    fitted = np.linalg.lstsq(powers, (f(x) - 1) / f(x), rcond=None)[0]
-    return [1.0, *(float(c) for c in fitted)]
-
-
-EXP2_POLYNOMIAL = _minimax(np.exp2, 5, 0.5)
-
-
-def _dot_vpdpbusd(
-    e: Emitter,
-    total: Value,
-    weights: Sequence[Value],
-    activations: Sequence[Value],
-    limit: int,
-    signed: bool,
-) -> Value:
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * e.isa.lanes}"
-    for w, a in zip(weights, activations, strict=True):
-        total = e.call(name, e.i32v, total, w, a)
-    return total
-
-
-def _dot_vpmaddubsw(
-    e: Emitter,
-    total: Value,
-    weights: Sequence[Value],
-    activations: Sequence[Value],
-    limit: int,
-    signed: bool,
-) -> Value:
-    # Products are summed in int16 as long as no sum can exceed its range, then widened.
-    room = max(1, 32767 // (2 * 127 * limit))
-    ones = e.constant(1, e.i16v)
-    for i in range(0, len(weights), room):
-        sums = None
-        for w, a in zip(weights[i : i + room], activations[i : i + room], strict=True):
-            if signed:  # |w| * (a with the sign of w)
-                a = e.call("llvm.x86.avx2.psign.b", e.i8v, a, w)
-                w = e.call(f"llvm.abs.v{w.type.count}i8", w.type, w, ir.IntType(1)(0))
-            pairs = e.call("llvm.x86.avx2.pmadd.ub.sw", e.i16v, w, a)
-            sums = pairs if sums is None else e.b.add(sums, pairs)
-        total = e.b.add(total, e.call("llvm.x86.avx2.pmadd.wd", e.i32v, sums, ones))
-    return total
-
-
-def _dot_sdot(
-    e: Emitter,
-    total: Value,
-    weights: Sequence[Value],
-    activations: Sequence[Value],
-    limit: int,
-    signed: bool,
-) -> Value:
-    for w, a in zip(weights, activations, strict=True):
-        total = e.call("llvm.aarch64.neon.sdot.v4i32.v16i8", e.i32v, total, w, a)
-    return total
-
-
-def _dot_widen(
-    e: Emitter,
-    total: Value,
-    weights: Sequence[Value],
-    activations: Sequence[Value],
-    limit: int,
-    signed: bool,
-) -> Value:
-    b = e.b
-    wide = ir.VectorType(I32, 4 * e.isa.lanes)
-    products = ir.Constant(wide, None)
-    for w, a in zip(weights, activations, strict=True):
-        product = b.mul(b.sext(w, wide) if signed else b.zext(w, wide), b.sext(a, wide))
-        products = b.add(products, product)
-    for k in range(4):
-        total = b.add(total, e.every_fourth(products, k))
-    return total
-
-
-DOTS = {
-    "vpdpbusd": _dot_vpdpbusd,
-    "vpmaddubsw": _dot_vpmaddubsw,
-    "sdot": _dot_sdot,
-    "widen": _dot_widen,
-}

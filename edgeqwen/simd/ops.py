@@ -21,6 +21,7 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin
 
+from edgeqwen.simd import exponential
 from edgeqwen.simd.emitter import F32, I32, Emitter
 from edgeqwen.simd.isa import GENERIC
 from edgeqwen.simd.types import ELEMENTS, IsaType, VectorType
@@ -98,8 +99,8 @@ zeros_f32 = _maker("f32", lambda e: ir.Constant(e.f32v, None))
 fma = _mapper("same", lambda e, x, y, z: e.fma(x, y, z), 3)
 maximum = _mapper("same", lambda e, x, y: e.max(x, y), 2)
 absolute = _mapper("same", lambda e, x: e.unary("fabs", x))
-exp2 = _mapper("same", lambda e, x: e.exp2(x))
-exp = _mapper("same", lambda e, x: e.exp(x))
+exp2 = _mapper("same", exponential.exp2)
+exp = _mapper("same", exponential.exp)
 round_to_i32 = _mapper("i32", lambda e, x: e.b.fptosi(e.unary("rint", x), e.i32v))
 divide = _mapper("same", lambda e, x, y: e.b.fdiv(x, y), 2)
 

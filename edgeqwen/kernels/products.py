@@ -1,15 +1,15 @@
-"""Matrix products: weight tiles by panels of activations. One token is a GEMV, more are a GEMM.
+"""What GEMV and GEMM share: the micro-kernel, its accumulators, and where they go.
 
 output[token][row] = sum over columns of weight[row][column] * activation[token][column],
-plus a bias, or added to what the output holds (the residual stream).
+plus a bias, or added to what the output holds (the residual stream). A micro-kernel multiplies
+one or more parts of a tile by one or more tokens; its accumulators, one vector for each part and
+token, stay in registers.
 """
 
 from numba import types
 from numba.extending import intrinsic
 
-from edgeqwen.formats.base import TILE_ROWS, Tiling
-from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel
+from edgeqwen.formats.base import Tiling
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
@@ -17,6 +17,8 @@ from edgeqwen.simd.types import VectorType
 
 tile_bytes = constant(lambda t: t.tiling.format.tile_bytes)
 panel_block_bytes = constant(lambda t: t.tiling.panel_block_bytes)
+step_bytes = constant(lambda t: t.tiling.step_bytes)
+partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.tiling.n_parts * t.tiling.n_tokens)
 panel_tokens = constant(lambda t: t.tiling.n_tokens)
 rows_at_once = constant(lambda t: t.tiling.n_parts * t.isa.lanes)
 
@@ -39,7 +41,10 @@ def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def step(typing_context, tiling, tile, row, panel, totals):  # type: ignore[no-untyped-def]
-    """Returns the totals plus the product of one tile (parts from ``row``) and one panel block."""
+    """Returns the totals plus the product of one tile (parts from ``row``) and one panel block.
+
+    The block is as in memory, or as ``expand_block`` has written it if the tiling says so.
+    """
     t = tiling.tiling
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
@@ -47,11 +52,42 @@ def step(typing_context, tiling, tile, row, panel, totals):  # type: ignore[no-u
         e = Emitter(builder, t.isa)
         rows = [e.at(row, part * t.isa.lanes) for part in range(t.n_parts)]
         old = [builder.extract_value(totals, i) for i in range(t.n_parts * t.n_tokens)]
-        for i, total in enumerate(t.format.emit_step(e, tile, rows, panel, old)):
+        for i, total in enumerate(t.format.emit_step(e, t, tile, rows, panel, old)):
             totals = builder.insert_value(totals, total, i)
         return totals
 
     return totals(tiling, types.int64, types.int64, types.int64, totals), codegen
+
+
+@intrinsic
+def load_partial(typing_context, tiling, address):  # type: ignore[no-untyped-def]
+    """Loads the accumulators that ``save_partial`` has stored."""
+    t = tiling.tiling
+    type_ = _totals_type(t)
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, t.isa)
+        totals = e.zero(context.get_value_type(type_))
+        for i in range(t.n_parts * t.n_tokens):
+            loaded = e.load(e.f32v, values[1], 4 * t.isa.lanes * i)
+            totals = builder.insert_value(totals, loaded, i)
+        return totals
+
+    return type_(tiling, types.int64), codegen
+
+
+@intrinsic
+def save_partial(typing_context, tiling, totals, address):  # type: ignore[no-untyped-def]
+    """Stores the accumulators side by side, to go on with them later."""
+    t = tiling.tiling
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, t.isa)
+        for i in range(t.n_parts * t.n_tokens):
+            e.store(builder.extract_value(values[1], i), values[2], 4 * t.isa.lanes * i)
+        return context.get_dummy_value()
+
+    return types.void(tiling, totals, types.int64), codegen
 
 
 @intrinsic
@@ -85,7 +121,7 @@ def store_totals(typing_context, tiling, totals, out, stride, n_valid, bias, acc
     return types.void(tiling, totals, i, i, i, i, i), codegen
 
 
-MATMUL = record(
+PRODUCT = record(
     "state",  # address of the step's STATE
     "weights",  # tiles
     "n_blocks",  # columns / 32
@@ -96,34 +132,7 @@ MATMUL = record(
     "stride",  # bytes from one token's output to the next
     "bias",  # float32 [16 * n_tiles], or 0
     "accumulate",  # 1: add to what the output holds
+    "scratch",  # GEMM only: a thread's scratch memory is at scratch + worker * scratch_bytes
+    "scratch_bytes",
 )
-matmul_view = record_view(MATMUL)
-
-
-@kernel
-def matmul(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Computes the rows of one chunk of tiles for all tokens."""
-    a = matmul_view(args)
-    n_tokens = state_view(a.state).n_tokens
-    n_blocks, stride, bias, accumulate = a.n_blocks, a.stride, a.bias, a.accumulate
-    width = panel_tokens(tiling)
-    for tile in range(chunk * a.tiles_per_chunk, min((chunk + 1) * a.tiles_per_chunk, a.n_tiles)):
-        for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-            row_bytes = 4 * (tile * TILE_ROWS + row)
-            panel = a.panels
-            for first in range(0, n_tokens, width):
-                weight = a.weights + tile * n_blocks * tile_bytes(tiling)
-                totals = zero_totals(tiling)
-                for _ in range(n_blocks):
-                    totals = step(tiling, weight, row, panel, totals)
-                    weight += tile_bytes(tiling)
-                    panel += panel_block_bytes(tiling)
-                store_totals(
-                    tiling,
-                    totals,
-                    a.output + first * stride + row_bytes,
-                    stride,
-                    n_tokens - first,
-                    bias + row_bytes if bias != 0 else 0,
-                    accumulate,
-                )
+product_view = record_view(PRODUCT)

@@ -1,0 +1,90 @@
+"""The dot product of int8 values, the one operation for which every instruction set has its own.
+
+Each function sums weight * activation over groups of four bytes, for a list of weight and
+activation vectors <4*lanes x i8>, onto <lanes x i32>. ``Emitter.dot`` tells the contract.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+
+if TYPE_CHECKING:
+    from edgeqwen.simd.emitter import Emitter, Value
+
+
+def _dot_vpdpbusd(
+    e: "Emitter",
+    total: "Value",
+    weights: Sequence["Value"],
+    activations: Sequence["Value"],
+    limit: int,
+    signed: bool,
+) -> "Value":
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * e.isa.lanes}"
+    for w, a in zip(weights, activations, strict=True):
+        total = e.call(name, e.i32v, total, w, a)
+    return total
+
+
+def _dot_vpmaddubsw(
+    e: "Emitter",
+    total: "Value",
+    weights: Sequence["Value"],
+    activations: Sequence["Value"],
+    limit: int,
+    signed: bool,
+) -> "Value":
+    # Products are summed in int16 as long as no sum can exceed its range, then widened.
+    room = max(1, 32767 // (2 * 127 * limit))
+    ones = e.constant(1, e.i16v)
+    for i in range(0, len(weights), room):
+        sums = None
+        for w, a in zip(weights[i : i + room], activations[i : i + room], strict=True):
+            if signed:  # |w| * (a with the sign of w)
+                a = e.call("llvm.x86.avx2.psign.b", e.i8v, a, w)
+                w = e.call(f"llvm.abs.v{w.type.count}i8", w.type, w, ir.IntType(1)(0))
+            pairs = e.call("llvm.x86.avx2.pmadd.ub.sw", e.i16v, w, a)
+            sums = pairs if sums is None else e.b.add(sums, pairs)
+        total = e.b.add(total, e.call("llvm.x86.avx2.pmadd.wd", e.i32v, sums, ones))
+    return total
+
+
+def _dot_sdot(
+    e: "Emitter",
+    total: "Value",
+    weights: Sequence["Value"],
+    activations: Sequence["Value"],
+    limit: int,
+    signed: bool,
+) -> "Value":
+    for w, a in zip(weights, activations, strict=True):
+        total = e.call("llvm.aarch64.neon.sdot.v4i32.v16i8", e.i32v, total, w, a)
+    return total
+
+
+def _dot_widen(
+    e: "Emitter",
+    total: "Value",
+    weights: Sequence["Value"],
+    activations: Sequence["Value"],
+    limit: int,
+    signed: bool,
+) -> "Value":
+    b = e.b
+    wide = ir.VectorType(ir.IntType(32), 4 * e.isa.lanes)
+    products = ir.Constant(wide, None)
+    for w, a in zip(weights, activations, strict=True):
+        product = b.mul(b.sext(w, wide) if signed else b.zext(w, wide), b.sext(a, wide))
+        products = b.add(products, product)
+    for k in range(4):
+        total = b.add(total, e.every_fourth(products, k))
+    return total
+
+
+DOTS = {
+    "vpdpbusd": _dot_vpdpbusd,
+    "vpmaddubsw": _dot_vpmaddubsw,
+    "sdot": _dot_sdot,
+    "widen": _dot_widen,
+}
