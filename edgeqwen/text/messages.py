@@ -58,7 +58,9 @@ def _plain(value: object, place: str, depth: int) -> Any:
         return float(value)
     if isinstance(value, int):
         if value.bit_length() > MAX_BITS:
-            raise TemplateError(f"{place} is a number of {value.bit_length()} bits")
+            raise TemplateError(
+                f"{place} is a number of {value.bit_length()} bits, expected at most {MAX_BITS}"
+            )
         return int(value)
     if depth == _MAX_DEPTH:
         raise TemplateError(f"{place} is nested more than {_MAX_DEPTH} levels deep")

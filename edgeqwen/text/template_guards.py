@@ -26,6 +26,8 @@ _COMPARE, _CONCATENATE, _SLICE, _KEY, ITERATE, _TICK = (
 )
 # Inheritance and inclusion need other templates, and there are none.
 _REFUSED = (nodes.Block, nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+# Several times the largest that are known; more would take long to compile.
+MAX_NODES = 10_000
 _CHARACTERS_PER_STEP = 16
 _NODES_PER_STEP = 2
 
@@ -33,13 +35,16 @@ Body = TypeVar("Body", nodes.For, nodes.Macro, nodes.CallBlock)
 
 
 def add_guards(template: nodes.Template, environment: Environment) -> None:
-    """Rewrites a parsed template in place; SecurityError for statements it can't have."""
+    """Rewrites a parsed template in place; SecurityError for what it can't have."""
     refused = next(template.find_all(_REFUSED), None)
     if refused is not None:
         raise SecurityError(
             f"{{% {type(refused).__name__.lower()} %}} (line {refused.lineno}) needs other "
             "templates, and a model file has none"
         )
+    n_nodes = sum(1 for _ in template.find_all(nodes.Node))
+    if n_nodes > MAX_NODES:
+        raise SecurityError(f"it has {n_nodes} parts, expected at most {MAX_NODES}")
     _Guards().visit(template)
     template.set_environment(environment)
 

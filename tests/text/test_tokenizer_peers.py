@@ -1,8 +1,9 @@
 """The same ids as Hugging Face's tokenizer, on a small vocabulary and on the real one."""
 
+import functools
 import unicodedata
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import tokenizers
@@ -47,8 +48,10 @@ class Peer(NamedTuple):
 
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int], bool], str]
+    tokenizer: Any
 
 
+@functools.cache
 def transformers_tokenizer(kind: str) -> Peer:
     transformers = pytest.importorskip("transformers", reason="compares with transformers")
     tokens, merges = tokens_and_merges(kind)
@@ -65,6 +68,7 @@ def transformers_tokenizer(kind: str) -> Peer:
     return Peer(
         lambda text: peer.encode(text, add_special_tokens=False),
         lambda ids, skip: peer.decode(ids, skip_special_tokens=skip),
+        peer,
     )
 
 
@@ -73,6 +77,7 @@ def tokenizer_json(kind: str) -> Peer:
     return Peer(
         lambda text: peer.encode(text, add_special_tokens=False).ids,
         lambda ids, skip: peer.decode(ids, skip_special_tokens=skip),
+        peer,
     )
 
 
