@@ -12,7 +12,7 @@ def chat(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL]", help="A GGUF file; without one, a tiny random model shows the way."
+            metavar="MODEL", help="A GGUF file; without one, a tiny random model shows the way."
         ),
     ] = None,
     max_tokens: options.MaxTokens = None,

@@ -12,7 +12,7 @@ def warmup(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL]", help="A GGUF file; without one, the kernels of every weight type."
+            metavar="MODEL", help="A GGUF file; without one, the kernels of every weight type."
         ),
     ] = None,
     threads: options.Threads = None,

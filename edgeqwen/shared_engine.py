@@ -1,6 +1,7 @@
 """One engine that several conversations and threads share: a step at a time, and safe to close."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -26,7 +27,10 @@ class SharedEngine:
     def __init__(self, engine: "Engine", *, name: str) -> None:
         self.engine = engine
         self.name = name
-        self._sequences: dict[int, KvSequence] = {}
+        # Weak: the cache of a conversation that is forgotten without being closed goes with it.
+        self._sequences: weakref.WeakValueDictionary[int, KvSequence] = (
+            weakref.WeakValueDictionary()
+        )
         self._closed = False
         self._turn = threading.Lock()
         # Whoever wants a turn waits here first. Without it, the thread that has just finished

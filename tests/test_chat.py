@@ -1,6 +1,8 @@
 """Chat: the messages, what of the KV cache is kept, and answers that are broken off."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -217,6 +219,21 @@ def test_close_frees_the_cache_and_keeps_the_messages() -> None:
     assert engine.sequences[0].closed
     assert chat.messages[-1]["content"] == "a"
     assert chat.send("again").text == "abc"
+
+
+def test_a_forgotten_chat_frees_the_cache() -> None:
+    model, engine = fake_model(b"abc")
+    answer = model.chat().send("hello")
+    next(answer)
+    sequence = weakref.ref(engine.sequences.pop())
+    assert answer.text == "a"
+    assert sequence() is not None
+    gc.disable()
+    try:
+        del answer
+        assert sequence() is None
+    finally:
+        gc.enable()
 
 
 def test_user_text_reaches_the_template_as_text() -> None:
