@@ -210,7 +210,9 @@ class Emitter:
         Returns ``start`` plus the sums, <lanes x i32>.
         """
         if self.isa.dot_excess(limit, signed):
+            # Flipping the highest bit moves the range by half of a byte's.
             weights = [self.b.xor(w, self.constant(-128, w.type)) for w in weights]
+            limit, signed = (255, False) if signed else (128, True)
         return DOTS[self.isa.dot](self, start, weights, activations, limit, signed)
 
     def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:

@@ -23,26 +23,29 @@ LOG2E_HIGH = 1.442138671875
 
 
 def exp2(e: Emitter, x: Value) -> Value:
-    """2**x for x <= 127; relative error below 2e-7; 0 below -126 (no denormals) and for NaN."""
-    x = e.max(x, e.f32(-127.0))
+    """2**x for x <= 127; relative error below 2e-7; 0 below -127, NaN for NaN."""
+    x = e.max(e.f32(-127.0), x)
     n = e.unary("rint", x)
     return _scaled_polynomial(e, n, e.b.fsub(x, n))
 
 
 def exp(e: Emitter, x: Value) -> Value:
-    """e**x for x <= 88; relative error below 3e-7; 0 below -87 (no denormals) and for NaN."""
-    x = e.max(x, e.f32(-104.0))
+    """e**x; relative error below 3e-7; 0 below -88, infinity above 88.4, NaN for NaN."""
+    x = e.max(e.f32(-104.0), x)
+    x = e.b.select(e.b.fcmp_ordered(">", x, e.f32(89.0)), e.f32(89.0), x)
     n = e.unary("rint", e.b.fmul(x, e.f32(LOG2E)))
     f = e.fma(x, e.f32(LOG2E - LOG2E_HIGH), e.fma(x, e.f32(LOG2E_HIGH), e.b.fneg(n)))
-    return _scaled_polynomial(e, e.max(n, e.f32(-127.0)), f)
+    return _scaled_polynomial(e, n, f)
 
 
 def _scaled_polynomial(e: Emitter, n: Value, f: Value) -> Value:
-    """2**n * 2**f for whole n >= -127 and f in [-0.5, 0.5]."""
+    """2**n * 2**f for whole n <= 128 and f in [-0.5, 0.5]; 0 for n < -126."""
     y = e.f32(EXP2_POLYNOMIAL[-1])
     for c in EXP2_POLYNOMIAL[-2::-1]:
         y = e.fma(y, f, e.f32(c))
-    # n = -127 gives the exponent field 0, which is the float 0.0.
+    # As an exponent field, -127 is the float 0.0 and 128 infinity. NaN, which no integer holds,
+    # becomes -127 here; y is NaN then, and so is the product.
+    n = e.max(n, e.f32(-127.0))
     exponent = e.b.add(e.b.fptosi(n, e.i32v), e.constant(127, e.i32v))
     power = e.b.shl(exponent, e.constant(23, e.i32v))
     return e.b.fmul(y, e.b.bitcast(power, e.f32v))

@@ -47,9 +47,9 @@ class Isa:
         """
         if self.dot == "vpdpbusd":
             return 128 if signed else 0
-        if self.dot == "sdot":
-            return -128 if not signed and limit > 127 else 0
-        return 0
+        # What an int8 holds; what two products with 127 may sum to in an int16.
+        most = {"sdot": 127, "vpmaddubsw": 129}.get(self.dot, 255)
+        return -128 if not signed and limit > most else 0
 
 
 AVX512_VNNI = Isa(
