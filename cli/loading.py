@@ -12,11 +12,22 @@ if TYPE_CHECKING:
 def load_model(path: Path, *, threads: int | None, context: int | None) -> "Model":
     """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
     from edgeqwen import load
-    from edgeqwen.engine import warmup
 
     # The first use of a model on a CPU compiles for a minute: it shows here, and not as a first
     # answer that doesn't come.
-    with count_bar("compiling kernels for this CPU") as progress:
-        warmup(path, n_threads=threads, progress=progress)
+    compile_kernels(path, threads=threads)
     with byte_bar(f"loading {path.name}") as progress:
         return load(path, n_threads=threads, max_context=context, progress=progress)
+
+
+def compile_kernels(path: Path | None, *, threads: int | None) -> None:
+    """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
+    import numpy as np
+
+    from edgeqwen.engine import warmup
+    from edgeqwen.sampling import Sampler, SamplingOptions
+
+    with count_bar("compiling kernels for this CPU") as progress:
+        warmup(path, n_threads=threads, progress=progress)
+        # Choosing a token has a kernel, too.
+        Sampler(SamplingOptions(), vocab_size=2).sample(np.zeros(2, np.float32))

@@ -18,9 +18,7 @@ def warmup(
     threads: options.Threads = None,
 ) -> None:
     """Compile ahead what running a model needs; done once for each CPU and version."""
-    from edgeqwen.cli.progress import count_bar
-    from edgeqwen.engine import warmup as compile_kernels
+    from edgeqwen.cli.loading import compile_kernels
 
-    with count_bar("compiling kernels") as progress:
-        compile_kernels(model, n_threads=threads, progress=progress)
+    compile_kernels(model, threads=threads)
     print("All kernels are compiled.")
