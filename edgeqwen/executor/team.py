@@ -8,7 +8,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import types
@@ -30,6 +29,8 @@ EPOCH, OPERATIONS, N_OPERATIONS, COUNTERS, N_TOKENS, N_POSITIONS = range(0, 48, 
 CHANGING, CLOSED = 0, -1
 # An idle thread spins, then yields, then sleeps: about 20 microseconds, about 2 milliseconds.
 IDLE_SPINS, IDLE_YIELDS = 500, 4000
+# A sleeping thread looks by itself this often: an exception may have swallowed its call.
+LOOK_AFTER_SECONDS = 10.0
 MAX_THREADS = 256
 
 
@@ -39,6 +40,7 @@ def _serve(job, asleep, epoch, worker):  # type: ignore[no-untyped-def]
 
     Returns the last epoch seen, for the next call, or CLOSED.
     """
+    atomic_store(asleep, 0)
     idle = 0
     while True:
         current = atomic_load(job + EPOCH)
@@ -71,8 +73,11 @@ def _serve(job, asleep, epoch, worker):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _begin(job, epoch, operations, n_operations, counters, n_tokens, n_positions):  # type: ignore[no-untyped-def]
-    """Publishes a step."""
+def _step(job, epoch, operations, n_operations, counters, n_tokens, n_positions):  # type: ignore[no-untyped-def]
+    """Publishes a step and does the caller's share of it.
+
+    One call, so that no exception can come between: a step that was begun is always finished.
+    """
     atomic_store(job + EPOCH, CHANGING)
     atomic_store(job + OPERATIONS, operations)
     atomic_store(job + N_OPERATIONS, n_operations)
@@ -80,6 +85,7 @@ def _begin(job, epoch, operations, n_operations, counters, n_tokens, n_positions
     atomic_store(job + N_TOKENS, n_tokens)
     atomic_store(job + N_POSITIONS, n_positions)
     atomic_store(job + EPOCH, epoch)
+    replay(operations, n_operations, counters, n_tokens, n_positions, epoch, 0)
 
 
 @kernel
@@ -89,11 +95,6 @@ def _take_sleeper(asleep, n, stride):  # type: ignore[no-untyped-def]
         if atomic_load(asleep + i * stride) == 1 and atomic_exchange(asleep + i * stride, 0) == 1:
             return i
     return -1
-
-
-@kernel
-def _replay(operations, n_operations, counters, n_tokens, n_positions, epoch):  # type: ignore[no-untyped-def]
-    replay(operations, n_operations, counters, n_tokens, n_positions, epoch, 0)
 
 
 def default_threads() -> int:
@@ -124,7 +125,7 @@ class Team:
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
         """Returns what a team compiles: by name, a function that does it."""
-        n_arguments = {_serve: 4, _begin: 7, _take_sleeper: 3, _replay: 6}
+        n_arguments = {_serve: 4, _step: 7, _take_sleeper: 3}
         return {
             ("team", kernel.__name__): functools.partial(
                 compile_kernel, kernel, *(types.int64,) * n
@@ -138,24 +139,25 @@ class Team:
             raise ClosedError("the model was closed; load it again to use it")
         if not self._threads:
             self._start()
+        # A thread that falls asleep after this misses a step, and is woken for the next.
+        self._wake_sleepers()
         self._epoch += 1
-        step: tuple[Any, ...] = (
+        _step(
+            self._job.ctypes.data,
+            self._epoch,
             tape.operations.ctypes.data,
             len(tape.operations),
             tape.counters.ctypes.data,
             n_tokens,
             n_positions,
         )
-        _begin(self._job.ctypes.data, self._epoch, *step)
-        self._wake_sleepers()
-        _replay(*step, self._epoch)
 
     def close(self) -> None:
         """Ends the threads. Tapes and the memory they point to must live until then."""
         if self._closed:
             return
         self._closed = True
-        _begin(self._job.ctypes.data, CLOSED, 0, 0, 0, 0, 0)
+        _step(self._job.ctypes.data, CLOSED, 0, 0, 0, 0, 0)
         self._wake_sleepers()
         for thread in self._threads:
             thread.join()
@@ -179,4 +181,4 @@ class Team:
             epoch = _serve(self._job.ctypes.data, self._asleep[i].ctypes.data, epoch, i + 1)
             if epoch == CLOSED:
                 return
-            self._wake[i].acquire()
+            self._wake[i].acquire(timeout=LOOK_AFTER_SECONDS)
