@@ -6,13 +6,16 @@ logit and so loses time; here ``llama_decode`` is called directly.
 
 import collections
 import ctypes
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import llama_cpp
 import numpy as np
+
+# Untyped on purpose: it need not be installed where this file is checked.
+llama_cpp: Any = importlib.import_module("llama_cpp")
 
 FILE_TYPES = {
     "f32": llama_cpp.LLAMA_FTYPE_ALL_F32,
@@ -27,12 +30,12 @@ _LOG_WARNING, _LOG_ERROR = 3, 4  # enum ggml_log_level counts debug 1, info 2, w
 _complaints: collections.deque[str] = collections.deque(maxlen=8)
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _log(level: int, text: bytes, _: Any) -> None:
+def _record(level: int, text: bytes, _: Any) -> None:
     if level in (_LOG_WARNING, _LOG_ERROR):
         _complaints.append(text.decode(errors="replace").strip())
 
 
+_log = llama_cpp.llama_log_callback(_record)  # kept alive: the library holds its address
 llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.isa import current_isa
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("edgeqwen", "numpy", "numba", "llvmlite", "gguf", "llama-cpp-python")
@@ -30,6 +31,8 @@ def describe(n_threads: int = 1) -> dict[str, Any]:
         "n_cpus": os.cpu_count(),
         "n_usable_cpus": n_usable_cpus(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "isa": current_isa().name,
+        "load_average": round(load_average(), 2),
         "n_threads": n_threads,
         "read_gb_per_s": round(read_bandwidth(n_threads), 1),
         "versions": versions(),
@@ -54,6 +57,11 @@ def n_usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def load_average() -> float:
+    """Returns how many processes wanted a CPU in the last minute; 0 where nobody counts them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def versions() -> dict[str, str]:

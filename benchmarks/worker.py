@@ -56,10 +56,8 @@ class Worker:
         return float(self._ask(do="decode", depth=depth, n=n)["seconds"])
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
+        """Ends the process: its input closes, and it leaves."""
+        self._process.communicate()
 
     def __enter__(self) -> Self:
         return self
