@@ -1,4 +1,4 @@
-"""Encoders from float32 rows to the bytes of GGUF blocks, one file per family, and decoders back.
+"""Encoders from float32 weights to the bytes of GGUF blocks, one file per family of types.
 
 Importing this package imports numba; ``edgeqwen.quant`` does so only when work begins.
 """
@@ -28,11 +28,6 @@ def encode(type: GgmlType, weights: Floats, out: Bytes) -> bool:
     flat = weights.reshape(-1)
     flat.flags.writeable = False
     return bool(_ENCODERS[type](flat, out.reshape(-1)))
-
-
-def can_encode(type: GgmlType) -> bool:
-    """Says whether there is an encoder for a type."""
-    return type in _ENCODERS
 
 
 def _f32(weights: Floats, out: Bytes) -> bool:

@@ -1,6 +1,7 @@
 """Memory is bounded by a few chunks, whatever the size of the model and of its largest tensor."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from edgeqwen.quant import quantize
 from tests.hf_checkpoints import safetensors_header, tensor_shapes, write_checkpoint
 
 ALLOWED = 48 << 20
+needs_peak = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux can reset the peak"
+)
 
 # Prints how far memory rose above what was there before. Linux counts mapped pages of files, too:
 # what was read must have been let go of. The first conversion compiles the kernels.
@@ -50,7 +54,7 @@ def zeros(folder: Path, vocab_size: int) -> Path:
     return folder
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@needs_peak
 def test_peak(tmp_path: Path) -> None:
     small = write_checkpoint(tmp_path / "small", n_layers=1)
     # 134 MB of it are the embedding.
@@ -59,7 +63,7 @@ def test_peak(tmp_path: Path) -> None:
     assert rise(small, large, tmp_path / "x.gguf", "q4_0") < ALLOWED
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@needs_peak
 def test_peak_from_gguf(tmp_path: Path) -> None:
     # GgufFile lets go of whole tensors: here, none is large.
     small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"

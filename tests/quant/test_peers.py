@@ -1,4 +1,4 @@
-"""llama.cpp reads what the converter writes, and means the same by it."""
+"""llama.cpp reads what the converter writes, and the converter what transformers writes."""
 
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from tests.oracles.blocks import read_weights
 from tests.oracles.distributions import kl_divergence
 from tests.oracles.qwen2 import Qwen2
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="reads files with llama-cpp-python")
 pytestmark = pytest.mark.peers
 
 TEXT = "Why is the sky blue?<|im_end|>\n It's <tool_call> 123 今天 <|fim_prefix|>"
@@ -24,6 +23,7 @@ BUDGET = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2, "q8_0": 0.05, "q4_0": 0.05}
 
 @pytest.mark.parametrize("type", TYPES)
 def test_llama_cpp(tmp_path: Path, type: str) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="reads files with llama-cpp-python")
     # Plain weights: the roundings of the runtime aren't what is compared here.
     folder = write_checkpoint(tmp_path / "a", k_bias_norm=2.0, outlier_channels=0, tied=False)
     path = tmp_path / "x.gguf"
@@ -44,3 +44,19 @@ def test_llama_cpp(tmp_path: Path, type: str) -> None:
         assert model.token_eos() == model.tokenize(b"<|im_end|>", add_bos=False, special=True)[0]
     finally:
         model.close()
+
+
+def test_saved_by_transformers(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="saves checkpoints with transformers")
+    transformers = pytest.importorskip("transformers", reason="saves checkpoints with transformers")
+    transformers.utils.logging.disable_progress_bar()
+    # In folders of one name, which becomes the model's.
+    first, second = tmp_path / "1" / "model", tmp_path / "2" / "model"
+    write_checkpoint(first, tied=False)
+    model = transformers.AutoModelForCausalLM.from_pretrained(first)
+    model.save_pretrained(second, max_shard_size="100KB")
+    transformers.AutoTokenizer.from_pretrained(first).save_pretrained(second)
+    assert len(list(second.glob("*.safetensors"))) > 1
+    quantize(first, tmp_path / "1.gguf", "q8_0")
+    quantize(second, tmp_path / "2.gguf", "q8_0")
+    assert (tmp_path / "1.gguf").read_bytes() == (tmp_path / "2.gguf").read_bytes()
