@@ -15,7 +15,7 @@ from jinja2.runtime import Context
 from jinja2.tests import TESTS
 
 from edgeqwen.text.template_budget import Budget, OverBudgetError, weight
-from edgeqwen.text.template_operators import COMPARE, pay_comparison
+from edgeqwen.text.template_operators import COMPARE, compare
 
 Filter = Callable[..., Any]
 
@@ -24,10 +24,7 @@ _TOUCHING = ("abs", "count", "d", "default", "first", "last", "length", "reverse
 # Filters that hand out the elements of a value, one by one.
 _HANDING_OUT = ("items", "map", "reject", "rejectattr", "select", "selectattr")
 # Filters that go through a value to the bottom.
-_DEEP = (
-    *("capitalize", "dictsort", "e", "escape", "float", "indent", "int", "join", "lower", "max"),
-    *("min", "replace", "safe", "sort", "string", "title", "trim", "unique", "upper"),
-)
+_DEEP = (*("capitalize", "e", "escape", "float", "lower", "safe", "string", "title", "upper"),)
 _MAX_INDENT = 16
 _MAX_DIGITS = 300
 _STEPS_PER_CALL = 4
@@ -48,12 +45,12 @@ def make_tests() -> dict[str, Filter]:
     jinja: dict[str, Any] = TESTS
     operators = {function: operator for operator, function in COMPARE.items()}
     tests = {
-        name: _paid(test, _comparison(operators[test]) if test in operators else _touch)
+        name: _comparison(operators[test]) if test in operators else _paid(test, _touch)
         for name, test in jinja.items()
     }
     tests |= {name: _paid(jinja[name], _walk) for name in ("filter", "lower", "test", "upper")}
     tests |= {name: _paid(jinja[name], _numbers) for name in ("divisibleby", "even", "odd")}
-    return tests | {"in": _paid(COMPARE["in"], _comparison("in"))}
+    return tests | {"in": _comparison("in")}
 
 
 def _paid(function: Filter, pay: Callable[..., None]) -> Filter:
@@ -63,7 +60,7 @@ def _paid(function: Filter, pay: Callable[..., None]) -> Filter:
 
     @pass_context
     def paid(context: Context, value: Any = None, *args: Any, **kwargs: Any) -> Any:
-        budget: Budget = context.environment.budget  # type: ignore[attr-defined]
+        budget = _budget(context)
         if isinstance(value, Iterator) and pay not in (_touch, _hand_out):
             value = list(value)
         budget.spend(_STEPS_PER_CALL)
@@ -103,21 +100,25 @@ def _walk(budget: Budget, *args: Any, **kwargs: Any) -> None:
     budget.walk(args, kwargs)
 
 
-def _list(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> None:
-    # A text becomes a list of characters, each an object.
+def _iterate(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> None:
+    # A text becomes characters, each an object.
+    budget.spend(len(value) if isinstance(value, str) else 0)
+    budget.walk(value, args, kwargs)
+
+
+def _sort(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> None:
+    # About log2(n) comparisons for each element.
+    for _ in range(4):
+        _iterate(budget, value, args, kwargs)
+
+
+def _list(budget: Budget, value: Any) -> None:
     budget.spend(len(value) if isinstance(value, str) else 0)
     budget.touch(value)
 
 
-def _sort(budget: Budget, value: Any, *args: Any, **kwargs: Any) -> None:
-    _list(budget, value)
-    # About log2(n) comparisons for each element.
-    for _ in range(4):
-        budget.walk(value, args, kwargs)
-
-
 def _join(budget: Budget, value: Any, d: Any = "", attribute: Any = None) -> None:
-    budget.walk(value, d, attribute)
+    _iterate(budget, value, d, attribute)
     n = len(value) if hasattr(value, "__len__") else 0
     budget.text(n * (len(d) if isinstance(d, str) else 1))
 
@@ -152,21 +153,30 @@ def _int(budget: Budget, value: Any, default: Any = 0, base: Any = 10) -> None:
         raise OverBudgetError
 
 
-def _comparison(operator: str) -> Callable[..., None]:
-    def pay(budget: Budget, value: Any, other: Any) -> None:
-        pay_comparison(budget, operator, value, other)
+def _comparison(operator: str) -> Filter:
+    @pass_context
+    def test(context: Context, value: Any, other: Any) -> Any:
+        return compare(_budget(context), operator, value, other)
 
-    return pay
+    return test
+
+
+def _budget(context: Context) -> Budget:
+    return context.environment.budget  # type: ignore[attr-defined, no-any-return]
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {
+    "dictsort": _sort,
     "indent": _indent,
     "int": _int,
     "join": _join,
     "list": _list,
+    "max": _iterate,
+    "min": _iterate,
     "replace": _replace,
     "sort": _sort,
     "trim": _trim,
+    "unique": _iterate,
 }
 
 
@@ -180,7 +190,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON as Hugging Face's templates expect it: Unicode as it is, and no escapes for HTML."""
-    budget: Budget = context.environment.budget  # type: ignore[attr-defined]
+    budget = _budget(context)
     budget.walk(value, separators)
     if separators is not None:
         n_characters = sum(len(text) for text in separators)

@@ -55,9 +55,9 @@ def _pay_membership(budget: Budget, item: Any, collection: Any) -> None:
     elif isinstance(collection, dict | Undefined):
         budget.walk(item)
     elif isinstance(collection, range) or is_nested(collection):
-        # The item meets each element, at the cost of the lighter of the two.
+        # The item meets each element, at the cost of the lighter of the two; or it is hashed.
         if is_nested(item):
-            budget.walk(collection)
+            budget.walk(item, collection)
         else:
             budget.spend(1 + len(collection) * size(item))
     else:
@@ -66,6 +66,7 @@ def _pay_membership(budget: Budget, item: Any, collection: Any) -> None:
 
 def arithmetic(budget: Budget, name: str, left: Any, right: Any) -> Any:
     """Returns ``left <name> right`` for numbers, texts and lists."""
+    budget.touch(left, right)
     if name == "*":
         _pay_product(budget, left, right)
         _pay_product(budget, right, left)
@@ -74,8 +75,9 @@ def arithmetic(budget: Budget, name: str, left: Any, right: Any) -> Any:
         raise SecurityError("'%' can't format text here; '~' and the filters are there for that")
     elif name == "**":
         _pay_power(left, right)
-    else:
-        budget.touch(left, right)
+    elif name != "+" and (is_nested(left) or is_nested(right)):
+        # The views of mappings can be subtracted, which would hash whatever is in them.
+        raise SecurityError(f"'{name}' takes numbers only")
     return budget.number(ARITHMETIC[name](left, right))
 
 
@@ -86,7 +88,6 @@ def concatenate(budget: Budget, values: list[Any]) -> str:
 
 
 def _pay_product(budget: Budget, left: Any, right: Any) -> None:
-    budget.spend(1)
     if isinstance(right, int) and isinstance(left, str):
         budget.text(len(left) * max(right, 0))
     elif isinstance(right, int) and isinstance(left, list | tuple):

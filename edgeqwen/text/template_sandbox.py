@@ -6,7 +6,7 @@ harmless methods, and nothing else; and everything it does is charged to a budge
 
 import datetime
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Template, nodes, pass_context
@@ -77,7 +77,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.tests: dict[str, Any] = {**make_tests()}
         functions: dict[str, Callable[..., Any]] = {
             "dict": _mapping,
-            "namespace": Namespace,
+            "namespace": _namespace,
             "raise_exception": _raise_exception,
             "range": safe_range,
             "strftime_now": self._strftime_now,
@@ -143,6 +143,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Calls a macro, one of the environment's functions or a harmless method."""
         budget = __self.budget
+        # What Jinja adds for functions that ask for the context; none of these does.
+        for name in ("_block_vars", "_loop_vars"):
+            kwargs.pop(name, None)
         if isinstance(__obj, Undefined):
             return __obj()
         if isinstance(__obj, Macro | LoopContext):
@@ -166,7 +169,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Pays for a call in advance; SecurityError for what templates mustn't call."""
         budget = self.budget
         if any(function is known for known in self._functions):
-            budget.touch(*args, *kwargs.values())
+            budget.walk(args, kwargs)
             return args
         if not isinstance(function, types.BuiltinMethodType | types.MethodType):
             raise SecurityError(f"a {type(function).__name__} can't be called")
@@ -177,7 +180,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             args = (list(args[0]), *args[1:])
         budget.walk(args, kwargs)
         if isinstance(owner, str):
-            _pay_text_method(budget, owner, name, args)
+            _pay_text_method(budget, owner, name, (*args, *kwargs.values()))
         elif isinstance(owner, list | tuple):
             budget.walk(owner)
         return args
@@ -188,16 +191,15 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return self.now.strftime(format)
 
 
-def _pay_text_method(budget: Budget, text: str, name: str, args: tuple[Any, ...]) -> None:
+def _pay_text_method(budget: Budget, text: str, name: str, args: Sequence[Any]) -> None:
     budget.touch(text)
-    if name == "join" and args and is_nested(args[0]):
+    if name == "join" and args and (is_nested(args[0]) or isinstance(args[0], str)):
         budget.text(len(text) * len(args[0]))
     elif name == "replace" and all(isinstance(arg, str) for arg in args[:2]) and len(args) > 1:
         pay_replacement(budget, text, args[0], args[1])
-    elif name in _SEARCHES and args:
-        budget.search(text, args[0])
-    elif name in _SLOW_SEARCHES and args:
-        budget.search(text, args[0], backwards=True)
+    elif name in _SEARCHES or name in _SLOW_SEARCHES:
+        for arg in args:
+            budget.search(text, arg, backwards=name in _SLOW_SEARCHES)
 
 
 @pass_context
@@ -211,6 +213,10 @@ def _mapping(*args: dict[Any, Any], **kwargs: Any) -> dict[Any, Any]:
     if not all(isinstance(arg, dict) for arg in args):
         raise SecurityError("dict() takes keyword arguments and mappings only")
     return {key: value for arg in (*args, kwargs) for key, value in arg.items()}
+
+
+def _namespace(*args: dict[Any, Any], **kwargs: Any) -> Namespace:
+    return Namespace(_mapping(*args, **kwargs))
 
 
 def _raise_exception(message: Any) -> None:
