@@ -1,0 +1,32 @@
+"""The instruction sets that tests generate code for: the CPU's own, and plain ones of each width.
+
+The plain ones run anywhere, so every machine tests vectors of 4, 8 and 16 lanes, 16 and 32
+registers, and float16 in hardware and in integer code.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeqwen.simd.isa import GENERIC, Isa, available_isas, current_isa
+
+GENERIC_8 = Isa("generic8", 8, 16, "widen", f16=False)
+GENERIC_16 = Isa("generic16", 16, 32, "widen", f16=False)
+NATIVE = current_isa()
+
+TEST_ISAS = tuple(dict.fromkeys((NATIVE, GENERIC, GENERIC_8, GENERIC_16)))
+"""What every operation and kernel is tested for."""
+
+ALL_ISAS = tuple(dict.fromkeys((*TEST_ISAS, *available_isas())))
+"""Also what the CPU has besides its best: for what is quickly compiled."""
+
+
+def each_isa(isas: tuple[Isa, ...] = TEST_ISAS) -> Any:
+    """Marks a test that takes ``isa`` to run for each."""
+    return pytest.mark.parametrize("isa", isas, ids=lambda isa: isa.name)
+
+
+def address(array: np.ndarray) -> int:
+    """Returns the address of an array's first byte; the array must outlive its use."""
+    return int(array.ctypes.data)

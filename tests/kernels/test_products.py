@@ -1,0 +1,186 @@
+"""GEMV and GEMM against the twin: every format, bias, residual, and odd numbers of everything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeqwen.formats import FORMATS, Q4_0, Q8_0, Tiling
+from edgeqwen.kernels.gemm import gemm, scratch_bytes, stretch_blocks
+from edgeqwen.kernels.gemv import gemv
+from edgeqwen.kernels.products import PRODUCT
+from tests.formats.packing import dequantized, pack, quantized
+from tests.isas import NATIVE, TEST_ISAS
+from tests.kernels.running import run, step_state
+from tests.oracles.blocks import round_int8
+from tests.oracles.kernels import panels, product
+
+TILINGS = [
+    tiling
+    for isa in TEST_ISAS
+    for f in FORMATS.values()
+    for tiling in (f.gemv_tiling(isa), f.gemm_tiling(isa))
+]
+UNTOUCHED = 777.0
+
+
+def name(tiling: Tiling) -> str:
+    kind = "gemv" if tiling.n_tokens == 1 else "gemm"
+    return f"{tiling.isa.name}-{tiling.format.name}-{kind}"
+
+
+each_tiling = pytest.mark.parametrize("tiling", TILINGS, ids=name)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A product's sizes; tokens and blocks are counted in panels and stretches, plus some."""
+
+    n_rows: int
+    panels: int = 0
+    tokens: int = 0
+    stretches: int = 0
+    blocks: int = 0
+    tiles_per_chunk: int = 1
+    bias: bool = False
+    residual: bool = False
+
+    def n_tokens(self, tiling: Tiling) -> int:
+        if tiling.n_tokens == 1:
+            return 1
+        return max(1, self.panels * tiling.n_tokens + self.tokens)
+
+    def n_blocks(self, tiling: Tiling) -> int:
+        stretch = stretch_blocks(tiling) if tiling.n_tokens > 1 else 8
+        return self.stretches * stretch + self.blocks
+
+
+CASES = [
+    Case(40, panels=2, tokens=1, blocks=3, tiles_per_chunk=2, bias=True),
+    Case(16, panels=1, tokens=-1, stretches=1, blocks=2, residual=True),
+    Case(33, tokens=1, stretches=2, tiles_per_chunk=8),
+    Case(1, panels=1, blocks=1, bias=True, residual=True),
+]
+
+
+class Product:
+    """One product: its inputs, what the kernel gives, and what the twin expects."""
+
+    def __init__(self, tiling: Tiling, case: Case, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.tiling, self.case, format_ = tiling, case, tiling.format
+        self.n_tokens, self.n_blocks = case.n_tokens(tiling), case.n_blocks(tiling)
+        n_rows, n_columns = case.n_rows, 32 * self.n_blocks
+        self.rows = quantized(format_, rng.standard_normal((n_rows, n_columns)))
+        self.x = rng.standard_normal((self.n_tokens, n_columns)).astype(np.float32)
+        self.x[:, 5] *= 50  # an outlier channel, as real models have
+        self.n_tiles = -(-n_rows // 16)
+        width = 16 * self.n_tiles
+        self.bias = rng.standard_normal(width).astype(np.float32) if case.bias else None
+        # Wider than the product, and longer: what lies beyond must stay as it is.
+        self.output = np.full((self.n_tokens + 2, width + 8), UNTOUCHED, np.float32)
+        self.residual = None
+        if case.residual:
+            self.residual = rng.standard_normal((self.n_tokens, width)).astype(np.float32)
+            self.output[: self.n_tokens, :width] = self.residual
+
+    def panels(self) -> np.ndarray:
+        format_, isa = self.tiling.format, self.tiling.isa
+        return panels(
+            self.x,
+            self.tiling.n_tokens,
+            integers=format_.integer_activations,
+            offset=format_.panel_offset(isa),
+            unwritten=0xFF,  # NaN in the places of tokens past the end, which must not spread
+        )
+
+    def run(self, activations: np.ndarray | None = None) -> np.ndarray:
+        """Returns float32 [n_tokens, n_rows], after checking what must not have changed."""
+        tiling, case = self.tiling, self.case
+        worker_bytes = scratch_bytes(tiling, case.tiles_per_chunk)
+        arguments: dict[str, Any] = {
+            "state": step_state(self.n_tokens),
+            "weights": pack(tiling.format, self.rows),
+            "n_blocks": self.n_blocks,
+            "n_tiles": self.n_tiles,
+            "tiles_per_chunk": case.tiles_per_chunk,
+            "panels": self.panels() if activations is None else activations,
+            "output": self.output,
+            "stride": self.output.strides[0],
+            "bias": 0 if self.bias is None else self.bias,
+            "accumulate": int(case.residual),
+            "scratch": np.full(2 * worker_bytes, 0xFF, np.uint8),
+            "scratch_bytes": worker_bytes,
+        }
+        kernel = gemv if tiling.n_tokens == 1 else gemm
+        run(kernel, tiling, PRODUCT, -(-self.n_tiles // case.tiles_per_chunk), arguments)
+        assert (self.output[self.n_tokens :] == UNTOUCHED).all()
+        assert (self.output[:, 16 * self.n_tiles :] == UNTOUCHED).all()
+        return self.output[: self.n_tokens, : case.n_rows]
+
+    def expected(self) -> tuple[np.ndarray, np.ndarray]:
+        n = self.case.n_rows
+        x = round_int8(self.x) if self.tiling.format.integer_activations else self.x
+        return product(
+            dequantized(self.tiling.format, self.rows),
+            x,
+            bias=None if self.bias is None else self.bias[:n],
+            added_to=None if self.residual is None else self.residual[:, :n],
+        )
+
+
+@each_tiling
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.n_rows} rows")
+def test_product(tiling: Tiling, case: Case) -> None:
+    run = Product(tiling, case)
+    expected, bound = run.expected()
+    error = np.abs(run.run() - expected)
+    assert (error <= bound).all(), (error / bound).max()
+
+
+@pytest.mark.parametrize("isa", TEST_ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
+def test_gemm_and_gemv_agree_to_the_last_bit(isa: Any, format_: Any) -> None:
+    """Both form each sum in the same order: how a prompt is cut into steps changes nothing."""
+    many = Product(format_.gemm_tiling(isa), Case(24, panels=1, tokens=2, stretches=1, blocks=1))
+    together = many.run()
+    for token in (0, many.n_tokens - 1):
+        one = Product(format_.gemv_tiling(isa), Case(24, blocks=many.n_blocks))
+        one.rows, one.x = many.rows, many.x[token : token + 1]
+        np.testing.assert_array_equal(one.run()[0], together[token])
+
+
+@each_tiling
+def test_a_bad_activation_reaches_its_token_and_no_other(tiling: Tiling) -> None:
+    run = Product(tiling, Case(40, panels=1, tokens=1, blocks=2))
+    activations = run.panels()
+    width = tiling.n_tokens
+    # The first token's scale, or its first value, in the second block.
+    place = 32 * width if tiling.format.integer_activations else 0
+    activations[0, 1, place : place + 4].view(np.float32)[:] = np.nan
+    nan = np.isnan(run.run(activations))
+    assert nan[0].all()
+    assert not nan[1:].any()
+
+
+@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.isa is NATIVE], ids=name)
+def test_a_bad_weight_reaches_its_row_and_no_other(tiling: Tiling) -> None:
+    run = Product(tiling, Case(40, panels=1, tokens=1, blocks=2))
+    run.rows[17, -tiling.format.row_block_bytes :][:4] = 0xFF  # a scale, or the first elements
+    nan = np.isnan(run.run())
+    assert nan[:, 17].all()
+    assert not np.delete(nan, 17, axis=1).any()
+
+
+@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.format in (Q4_0, Q8_0)], ids=name)
+def test_integer_sums_are_exact_at_the_extremes(tiling: Tiling) -> None:
+    """All weights and activations at their limits: where int16 sums would overflow first."""
+    for weight_byte in (0x80, 0x7F, 0x00, 0xFF, 0x0F):
+        run = Product(tiling, Case(16, panels=1, blocks=1))
+        run.rows[:, :2] = np.array([1.0], np.float16).view(np.uint8)
+        run.rows[:, 2:] = weight_byte
+        for signs in (np.ones(32), -np.ones(32), np.resize([1, 1, -1, -1], 32)):
+            run.x[:] = 127 * signs
+            exact, _ = run.expected()
+            np.testing.assert_array_equal(run.run(), exact)

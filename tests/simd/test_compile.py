@@ -1,0 +1,75 @@
+"""Kernels by their address, argument records, and the GIL that they leave to others."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from numba import typeof, types
+
+from edgeqwen.simd.atomics import atomic_load, yield_processor
+from edgeqwen.simd.compile import call_kernel, inline_kernel, kernel, kernel_address
+from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.ops import lanes, poke_i64
+from edgeqwen.simd.records import record, record_view
+from tests.isas import TEST_ISAS, address
+
+LAYOUT = record("target", "factor", "unused", "n")
+view = record_view(LAYOUT)
+
+
+@inline_kernel
+def product(a, b):  # type: ignore[no-untyped-def]
+    return a * b
+
+
+@kernel
+def written(isa, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """A kernel as the tape calls them."""
+    a = view(args)
+    poke_i64(a.target, product(a.factor, chunk) + worker)
+    poke_i64(a.target + 8, lanes(isa))
+    poke_i64(a.target + 16, a.n)
+
+
+@kernel
+def called(function, args, chunk, worker):  # type: ignore[no-untyped-def]
+    call_kernel(function, args, chunk, worker)
+
+
+@kernel
+def wait_for(cell):  # type: ignore[no-untyped-def]
+    while atomic_load(cell) == 0:
+        yield_processor()
+
+
+def test_a_record_is_int64_fields_in_order() -> None:
+    assert LAYOUT.names == ("target", "factor", "unused", "n")
+    assert LAYOUT.itemsize == 32
+    assert all(LAYOUT[name] == np.int64 for name in LAYOUT.names)
+
+
+@pytest.mark.parametrize("isa", TEST_ISAS, ids=lambda isa: isa.name)
+def test_a_kernel_is_called_by_its_address(isa: Isa) -> None:
+    i = types.int64
+    function = kernel_address(written, typeof(isa), i, i, i)
+    assert function == kernel_address(written, typeof(isa), i, i, i)
+    out = np.zeros(3, np.int64)
+    arguments = np.zeros(1, LAYOUT)
+    arguments["target"], arguments["factor"] = address(out), -(2**40)
+    arguments["unused"], arguments["n"] = 7, 2**61
+    called(function, address(arguments), 3, 5)
+    assert out.tolist() == [-3 * 2**40 + 5, isa.lanes, 2**61]
+
+
+def test_python_runs_while_a_kernel_waits() -> None:
+    cell = np.ones(1, np.int64)
+    wait_for(address(cell))  # compiled
+    cell[0] = 0
+    thread = threading.Thread(target=wait_for, args=(address(cell),), daemon=True)
+    thread.start()
+    time.sleep(0.05)
+    assert thread.is_alive()
+    cell[0] = 1  # would never be reached if the kernel held the GIL
+    thread.join(30)
+    assert not thread.is_alive()
