@@ -14,22 +14,22 @@ from edgeqwen.simd.cache import KernelCache
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
     """Compiles a module-level function lazily, once per signature, without the GIL, and caches it.
 
-    Integer division by zero and out-of-range indexes are not checked inside: callers validate
-    every size, offset and type first. See ``edgeqwen.simd.cache`` for where the result is kept.
+    ``exact`` keeps IEEE arithmetic operation by operation, for results that are a convention of a
+    file format. Integer division by zero and out-of-range indexes are not checked inside: callers
+    validate every size, offset and type first. ``edgeqwen.simd.cache`` keeps the result.
     """
-    dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)(
-        function
-    )
+    dispatcher = inline_kernel(function, exact=exact)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
-def inline_kernel(function: Callable[..., Any]) -> Any:
+def inline_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
     """Like ``kernel``, for small functions that kernels call: compiled into them, not alone."""
-    return njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)(function)
+    fastmath: object = False if exact else FASTMATH
+    return njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=fastmath)(function)
 
 
 def compile_kernel(dispatcher: Any, *signature: types.Type) -> None:

@@ -6,8 +6,7 @@ the ones here are compiled without those liberties. Loops get their length as an
 unrolls loops of known length into scalar code before it comes to vectorising them.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
 
 import numpy as np
 
@@ -18,19 +17,11 @@ SIGN_BIT = np.int32(-(2**31))
 HALF_INFINITY_BITS = np.int32(0x7C00)
 
 
-def exact_kernel(function: Callable[..., Any]) -> Any:
-    """Like ``edgeqwen.simd.compile.kernel``, with IEEE arithmetic operation by operation."""
-    return _exact(kernel(function))
+exact_kernel = functools.partial(kernel, exact=True)
+"""``edgeqwen.simd.compile.kernel`` with IEEE arithmetic operation by operation."""
 
-
-def exact_inline_kernel(function: Callable[..., Any]) -> Any:
-    """Like ``inline_kernel``, with IEEE arithmetic operation by operation."""
-    return _exact(inline_kernel(function))
-
-
-def _exact(dispatcher: Any) -> Any:
-    dispatcher.targetoptions["fastmath"] = False
-    return dispatcher
+exact_inline_kernel = functools.partial(inline_kernel, exact=True)
+"""``inline_kernel`` with IEEE arithmetic operation by operation."""
 
 
 @exact_inline_kernel
