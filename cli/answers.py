@@ -36,26 +36,41 @@ def ctrl_c_cancels(generation: "Generation") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def show(generation: "Generation") -> None:
+class PromptProgress:
+    """Shows how much of a long prompt is read, in a line of the terminal that vanishes again."""
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if done >= total:
+            self.clear()
+        elif total >= _LONG_PROMPT and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            sys.stderr.write(f"\r\x1b[Kreading the prompt: {done} of {total} tokens")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+def show(generation: "Generation", progress: PromptProgress) -> None:
     """Prints the pieces as they come and ends the line, also after Ctrl-C."""
     ends_line = True
-    with ctrl_c_cancels(generation):
-        for piece in generation:
-            sys.stdout.write(clean(piece))
-            sys.stdout.flush()
-            ends_line = piece.endswith("\n")
+    try:
+        with ctrl_c_cancels(generation):
+            for piece in generation:
+                sys.stdout.write(clean(piece))
+                sys.stdout.flush()
+                ends_line = piece.endswith("\n")
+    finally:
+        progress.clear()
     if not ends_line or not generation.tokens:
         sys.stdout.write("\n")
         sys.stdout.flush()
-
-
-def prompt_progress(done: int, total: int) -> None:
-    """Shows how much of a long prompt is read, in a line of a terminal that vanishes again."""
-    if total < _LONG_PROMPT or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return
-    line = "" if done >= total else f"reading the prompt: {done} of {total} tokens"
-    sys.stderr.write(f"\r\x1b[K{line}")
-    sys.stderr.flush()
 
 
 def stats_line(stats: "GenerationStats") -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeqwen.cli.answers import prompt_progress, show, stats_line
+from edgeqwen.cli.answers import PromptProgress, show, stats_line
 from edgeqwen.cli.terminal import error_line, valid_unicode
 from edgeqwen.errors import EdgeqwenError
 
@@ -118,9 +118,10 @@ class Conversation:
         self._answer(question, seed=random.getrandbits(32))
 
     def _answer(self, text: str, **options: Any) -> None:
-        generation = self._chat.send(text, progress=prompt_progress, **self._options, **options)
+        progress = PromptProgress()
+        generation = self._chat.send(text, progress=progress, **self._options, **options)
         self._last = generation
-        show(generation)
+        show(generation, progress)
         if not self._interactive:
             if generation.finish_reason == "cancelled":
                 raise KeyboardInterrupt

@@ -34,8 +34,8 @@ def run(
 ) -> None:
     """Answer one prompt and leave."""
     from edgeqwen.cli.answers import (
+        PromptProgress,
         ctrl_c_cancels,
-        prompt_progress,
         show,
         stats_fields,
     )
@@ -58,11 +58,12 @@ def run(
     }
     with load_model(model, threads=threads, context=context) as loaded:
         start = loaded.generate if raw else loaded.chat(system).send
+        progress = PromptProgress()
         generation = start(
-            text, max_tokens=max_tokens, stop=stop or (), progress=prompt_progress, **sampling
+            text, max_tokens=max_tokens, stop=stop or (), progress=progress, **sampling
         )
         if not as_json:
-            show(generation)
+            show(generation, progress)
         else:
             with ctrl_c_cancels(generation):
                 answer = generation.text

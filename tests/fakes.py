@@ -74,10 +74,10 @@ class FakeEngine:
         self.prefilled.append(list(tokens))
         # In two batches, as a real engine does it.
         half = len(tokens) // 2
-        for batch in (tokens[:half], tokens[half:]):
+        for batch, done in ((tokens[:half], half), (tokens[half:], len(tokens))):
             self._step(sequence, batch)
             if progress is not None:
-                progress(len(batch), len(tokens))
+                progress(done, len(tokens))
             if cancelled is not None and cancelled():
                 break
         sequence.prompt_end = len(sequence.tokens)

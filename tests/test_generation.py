@@ -266,7 +266,7 @@ def test_progress_of_the_prompt() -> None:
     model, _ = fake_model(b"a")
     calls: list[tuple[int, int]] = []
     assert model.generate("1234", progress=lambda *call: calls.append(call)).text == "a"
-    assert calls == [(2, 4), (2, 4)]
+    assert calls == [(2, 4), (4, 4)]
 
 
 def test_a_closed_model_ends_a_generation_with_an_error() -> None:

@@ -144,6 +144,20 @@ def test_ctrl_c_stops_an_answer_and_not_the_program() -> None:
 
 
 @terminal_only
+def test_a_long_prompt_shows_how_far_it_is_and_cleans_up() -> None:
+    with Terminal("chat", "x.gguf", FAKE_STEP_S="0.3", FAKE_SCRIPT="fine") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("x" * 500 + "\n")
+        terminal.wait_for("\r\x1b[Kreading the prompt: 259 of 519 tokens")
+        terminal.press("\x03")
+        terminal.wait_for("\r\x1b[K\r\n")
+        terminal.wait_for("> ")
+        terminal.press("x" * 500 + "\n")
+        terminal.wait_for("reading the prompt: ")
+        terminal.wait_for("\r\x1b[Kfine\r\n")
+
+
+@terminal_only
 def test_an_error_at_a_terminal_is_shown_and_the_conversation_goes_on() -> None:
     with Terminal("chat", "x.gguf", "-c", "40", FAKE_SCRIPT="a") as terminal:
         terminal.wait_for("> ")
