@@ -92,7 +92,7 @@ def test_draws_follow_the_distribution(options: SamplingOptions) -> None:
     logits = logits_of(7, 1.0, 40)
     expected = twin.distribution(logits, options)
     sampler = Sampler(options.replace(seed=12345), 40)
-    n = 10_000
+    n = 4_000
     counts = Counter(sampler.sample(logits) for _ in range(n))
     assert set(counts) <= set(expected)
     chi_square = sum((counts[id] - n * p) ** 2 / (n * p) for id, p in expected.items())
@@ -148,10 +148,12 @@ def test_repetition_counts_the_prompt_and_the_others_do_not() -> None:
         assert [sampler.sample(logits), sampler.sample(logits)] == [10, 20]
 
 
-def test_repetition_penalty_lowers_negative_logits_too() -> None:
-    logits = np.array([-2.0, -1.0], np.float32)
-    sampler = Sampler(OFF.replace(repetition_penalty=2.0), 2, prompt=[1])
-    assert sampler.distribution(logits)[1].tolist() == [0.5, 0.5]
+@pytest.mark.parametrize(("logit", "other"), [(0.5, 0.25), (3.0, 1.5), (-1.0, -2.0), (0.0, 0.0)])
+def test_repetition_penalty_lowers_logits_of_either_sign(logit: float, other: float) -> None:
+    logits = np.array([other, logit], np.float32)
+    for top_k in (0, 2):
+        sampler = Sampler(OFF.replace(repetition_penalty=2.0, top_k=top_k), 2, prompt=[1])
+        assert sampler.distribution(logits)[1].tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("top_k", [20, 0, 600])

@@ -63,7 +63,8 @@ THINKING = """\
         {{- '<|im_start|>' ~ content }}
         {%- set ns.first = false %}
     {%- elif message['role'] == 'assistant' %}
-        {%- if '<tool_call>' in content %}
+        {%- set cut = '<tool_call>' in content %}
+        {%- if cut %}
             {%- set content = content.split('<tool_call>')[-1].lstrip('\\n') %}
         {%- endif %}
         {{- '<|im_end|>' + content + eos_token }}
