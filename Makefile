@@ -10,11 +10,12 @@ SOURCES := $(shell find edgeqwen quant cli -name '*.py') pyproject.toml
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help chat test lint format types contracts bench wheel clean
+.PHONY: help chat test test-peers lint format types contracts bench wheel clean
 
 help:
 	@echo "make chat       talk to a model: make chat MODEL=model.gguf (without one, a random one)"
 	@echo "make test       run the tests (ARGS='-k name' chooses some)"
+	@echo "make test-peers  compare with transformers and llama.cpp (installs and builds them first)"
 	@echo "make bench      measure speed: make bench MODEL=model.gguf"
 	@echo "make lint       ruff; make format mends what it can"
 	@echo "make types      mypy on the installed package"
@@ -27,6 +28,10 @@ chat: $(VENV)/.runtime
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+# Minutes of building, gigabytes of torch: for a change to the network, the formats or the converter.
+test-peers: $(VENV)/.peers
+	$(BIN)/python -m pytest -m 'peers or slow' $(ARGS)
 
 bench: $(VENV)/.runtime
 	@test -n "$(MODEL)" || { echo "make bench MODEL=model.gguf: no model was given" >&2; exit 2; }
@@ -83,6 +88,11 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml
 	@echo "installing edgeqwen and what its tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" </dev/null
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.peers: $(VENV)/.test
+	@echo "installing torch and transformers, building llama.cpp (some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,peers]" </dev/null
+	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing ruff, mypy, import-linter ..."
