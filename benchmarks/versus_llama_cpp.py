@@ -40,9 +40,9 @@ Rounds = dict[str, dict[str, list[float]]]  # by runtime, by figure
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the comparison that the command line asks for."""
     options = parse(arguments)
+    about = machine.describe(options.threads)  # before a model is made, which is work
     path = options.model or model_file(options.shape, options.type)
     print(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {options.threads} threads")
-    about = machine.describe(options.threads)
     print(f"{about['cpu']}, reads {about['read_gb_per_s']} GB/s, commit {about['commit']}")
     if about["load_average"] > BUSY:
         print(

@@ -22,5 +22,5 @@ def shared_data() -> Path:
     """The folder with the real vocabulary and its published texts, outside of the repository."""
     folder = SHARED / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs {folder.name}/ of ../shared, which isn't beside this checkout")
+        pytest.skip("needs ../shared/data, which isn't beside this checkout")
     return folder
