@@ -152,7 +152,7 @@ def test_a_long_prompt_shows_how_far_it_is_and_cleans_up() -> None:
         terminal.press("\x03")
         terminal.wait_for("\r\x1b[K\r\n")
         terminal.wait_for("> ")
-        terminal.press("x" * 500 + "\n")
+        terminal.press("y" * 550 + "\n")
         terminal.wait_for("reading the prompt: ")
         terminal.wait_for("\r\x1b[Kfine\r\n")
 
