@@ -29,8 +29,9 @@ from edgeqwen.simd.types import VectorType
 BLOCK = 128
 """Positions whose scores are held at once."""
 SCORES_STRIDE = 4 * (BLOCK + 16)  # not a power of two, which would put all rows into one cache set
-# Masked scores are finite, so that a row whose scores are all masked doesn't become NaN.
-MASKED = np.float32(-1e30)
+# Finite, so that a row whose scores are all masked doesn't become NaN; and so far apart that what
+# is masked has no weight even where all that is seen lies below LOWEST.
+LOWEST, MASKED = np.float32(-1e30), np.float32(-3e38)
 
 
 head_dim = constant(lambda t: t.shape.head_dim)
@@ -141,7 +142,7 @@ def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores): 
     width = 4 * head_dim(attention)
     tile_bytes = STREAM * element_bytes(attention)  # of one K dimension or one V position
     for r in range(n_rows(attention)):
-        poke_f32(largest + 4 * r, MASKED)
+        poke_f32(largest + 4 * r, LOWEST)
         poke_f32(sums + 4 * r, np.float32(0))
         for i in range(0, width, 4 * lanes(isa)):
             store(out + r * width + i, zeros_f32(isa))
