@@ -1,0 +1,40 @@
+"""The models for which attention is tested: every group, head size, cache type and vector width."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
+from edgeqwen.simd.isa import GENERIC, Isa
+from tests.isas import GENERIC_8, GENERIC_16, NATIVE
+
+
+@dataclass(frozen=True)
+class Heads:
+    """An instruction set and the heads of a model."""
+
+    isa: Isa
+    head_dim: int
+    group: int
+    cache_type: str
+    n_kv_heads: int = 2
+
+    def shape(self, one_token: bool) -> AttentionShape:
+        return attention_shape(self.isa, self.head_dim, self.group, one_token, self.cache_type)
+
+    def __str__(self) -> str:
+        return f"{self.isa.name}-{self.head_dim}-{self.group}-{self.cache_type}"
+
+
+# The full product would take minutes to compile: each value of each kind stands beside several of
+# the others. The heads of the 0.5B, the 1.5B and the 7B are among them (64 by 7, 128 by 6 and 7).
+HEADS = [
+    Heads(NATIVE, 64, 7, "f16"),
+    Heads(NATIVE, 32, 2, "f32"),
+    Heads(NATIVE, 128, 6, "f16", n_kv_heads=1),
+    Heads(GENERIC, 32, 5, "f16"),
+    Heads(GENERIC_8, 64, 8, "f32", n_kv_heads=1),
+    Heads(GENERIC_16, 128, 7, "f16", n_kv_heads=1),
+    Heads(GENERIC_16, 32, 1, "f32", n_kv_heads=3),
+]
+each_heads = pytest.mark.parametrize("heads", HEADS, ids=str)
