@@ -36,6 +36,7 @@ def chat(
     from edgeqwen.cli import demo_model
     from edgeqwen.cli.conversation import Conversation
     from edgeqwen.cli.loading import load_model
+    from edgeqwen.cli.terminal import clean_line
 
     if model is None:
         print(demo_model.EXPLANATION, flush=True)
@@ -57,5 +58,6 @@ def chat(
             max_tokens=max_tokens,
             stop=stop or (),
         )
-        print(f"{loaded.config.name or model.name}: /help lists the commands.", flush=True)
+        name = clean_line(loaded.config.name or model.name)
+        print(f"{name}: /help lists the commands.", flush=True)
         conversation.run()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeqwen.cli.answers import PromptProgress, show, stats_line
-from edgeqwen.cli.terminal import error_line, valid_unicode
+from edgeqwen.cli.terminal import clean_line, error_line, valid_unicode
 from edgeqwen.errors import EdgeqwenError
 
 if TYPE_CHECKING:
@@ -92,13 +92,14 @@ class Conversation:
                 self._begin_anew(keep_system=False)
                 if argument.strip():
                     self._chat.messages.append({"role": "system", "content": argument.strip()})
-                print("A new conversation begins with this system prompt.")
+                whose = "this" if argument.strip() else "the model's own"
+                print(f"A new conversation begins, with {whose} system prompt.")
             case "/regen":
                 self._regenerate()
             case "/stats":
                 print(stats_line(self._last.stats) if self._last else "There is no answer yet.")
             case _:
-                print(f"There is no command {command}; /help lists them.")
+                print(f"There is no command {clean_line(command)}; /help lists them.")
         return True
 
     def _begin_anew(self, *, keep_system: bool) -> None:

@@ -27,8 +27,11 @@ def clean_line(text: str) -> str:
 
 
 def valid_unicode(text: str) -> str:
-    """Returns what the user typed, with bytes that are not valid UTF-8 replaced by U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Returns what the user typed, with U+FFFD for what is no valid Unicode.
+
+    Python hands bytes that it can't decode to a program as lone surrogates.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def prepare_streams() -> None:

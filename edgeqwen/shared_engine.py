@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeqwen.errors import ClosedError
+from edgeqwen.errors import ClosedError, EdgeqwenError
 
 if TYPE_CHECKING:
     from edgeqwen.engine import Engine
@@ -36,6 +36,7 @@ class SharedEngine:
         # Whoever wants a turn waits here first. Without it, the thread that has just finished
         # a step would nearly always get the next turn too, and the others would starve.
         self._queue = threading.Lock()
+        self._thread_at_work: int | None = None
 
     @property
     def closed(self) -> bool:
@@ -47,19 +48,27 @@ class SharedEngine:
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
+        if self._thread_at_work == threading.get_ident():
+            # Waiting for oneself would last forever.
+            raise EdgeqwenError(
+                f"{self.name} is in the middle of a step: a progress callback or a signal handler "
+                "can't use or close it; cancel the generation there, and go on after it"
+            )
         self._queue.acquire()
         try:
             self._turn.acquire()
         finally:
             self._queue.release()
         try:
-            self.check_open()
+            self._thread_at_work = threading.get_ident()
             yield
         finally:
+            self._thread_at_work = None
             self._turn.release()
 
     def new_sequence(self) -> "KvSequence":
         with self._my_turn():
+            self.check_open()
             sequence = self.engine.new_sequence()
             self._sequences[id(sequence)] = sequence
             return sequence
@@ -80,17 +89,20 @@ class SharedEngine:
     ) -> int | None:
         """Appends ``tokens`` and samples the token after them; None when it was cancelled."""
         with self._my_turn(), self._trusted(sequence):
+            self.check_open()
             logits = self.engine.prefill(sequence, tokens, cancelled=cancelled, progress=progress)
             return None if cancelled() else sampler.sample(logits)
 
     def decode(self, sequence: "KvSequence", token: int, sampler: "Sampler") -> int:
         """Appends one token and samples the next one."""
         with self._my_turn(), self._trusted(sequence):
+            self.check_open()
             return sampler.sample(self.engine.decode(sequence, token))
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [len(tokens), vocab_size]."""
         with self._my_turn():
+            self.check_open()
             sequence = self.engine.new_sequence()
             try:
                 return self.engine.logits(sequence, tokens)
@@ -112,7 +124,7 @@ class SharedEngine:
 
     def close(self) -> None:
         """Waits for the step under way, then frees every KV cache and the engine. Idempotent."""
-        with self._queue, self._turn:
+        with self._my_turn():
             if self._closed:
                 return
             self._closed = True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgeqwen
-from edgeqwen.errors import ClosedError, ContextFullError, OptionError
+from edgeqwen.errors import ClosedError, ContextFullError, EdgeqwenError, OptionError
 from tests.fakes import VOCAB_SIZE, fake_model
 
 
@@ -79,6 +79,19 @@ def test_close_waits_for_the_step_of_another_thread() -> None:
     model.close()
     reader.join(timeout=10)
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize("use", ["close", "generate", "logits"])
+def test_a_callback_that_uses_the_model_is_told_so_instead_of_waiting_for_itself(use: str) -> None:
+    model, _ = fake_model(b"abc")
+    calls = {
+        "close": model.close,
+        "generate": lambda: model.generate("y").text,
+        "logits": lambda: model.logits([1]),
+    }
+    with pytest.raises(EdgeqwenError, match=r"fake\.gguf is in the middle of a step: .* cancel"):
+        model.generate("x", progress=lambda done, total: calls[use]()).text  # noqa: B018
+    assert model.generate("x").text == "abc"
 
 
 def test_threads_take_turns() -> None:

@@ -42,7 +42,7 @@ def test_obeys_commands() -> None:
     assert lines[1:4] == [
         "There is no answer yet.",
         "There is no answer yet.",
-        "A new conversation begins with this system prompt.",
+        "A new conversation begins, with this system prompt.",
     ]
     assert lines[4].startswith("/help")
     # The same prompt again: everything but its last token was in the cache.

@@ -146,3 +146,9 @@ def test_clean_keeps_text_and_shows_controls() -> None:
     assert terminal.clean("\x1b[2J\x00\x7f\x85\x9d") == "\\x1b[2J\\x00\\x7f\\x85\\x9d"
     assert terminal.clean("a\r\nb\u2066c\u202e") == "a\nb\\u2066c\\u202e"
     assert terminal.clean_line("a\tb\nc") == "a\\x09b c"
+
+
+def test_what_was_typed_becomes_valid_unicode() -> None:
+    assert terminal.valid_unicode("größe 😀\x00") == "größe 😀\x00"
+    assert terminal.valid_unicode("caf\udce9") == "caf\ufffd"
+    assert terminal.valid_unicode("\ud800x\udc00") == "\ufffdx\ufffd"
