@@ -34,6 +34,7 @@ def load(
     *,
     n_threads: int | None = None,
     max_context: int | None = None,
+    cache_type: str = "f16",
     progress: Callable[[int, int], None] | None = None,
 ) -> "Model":
     """Loads a GGUF file and returns the model.
@@ -41,6 +42,7 @@ def load(
     ``n_threads``: threads that compute, by default one for each processor that may be used.
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
+    ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
     ``progress(done, total)`` is called with bytes while the weights are loaded.
 
     Raises FileFormatError for a file that is missing or damaged, UnsupportedError for one that this
@@ -60,7 +62,13 @@ def load(
                 f"{path}: tokenizer.ggml.tokens has {tokenizer.vocab_size} tokens, expected "
                 f"{n_rows}, the rows of token_embd.weight; convert the model again"
             )
-        engine = Engine(file, n_threads=n_threads, max_context=max_context, progress=progress)
+        engine = Engine(
+            file,
+            n_threads=n_threads,
+            max_context=max_context,
+            cache_type=cache_type,
+            progress=progress,
+        )
         stack.pop_all()
     return Model(engine, tokenizer, file, sampling)
 

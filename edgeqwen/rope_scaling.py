@@ -95,7 +95,8 @@ class RopeScaling:
             return None
         if not rope.flag("truncate", True):
             raise _unsupported(rope, "truncate")
-        has_attn = "attention_factor" in rope
+        # Only YaRN has such a factor; the models' own code ignores it elsewhere.
+        has_attn = kind == "yarn" and "attention_factor" in rope
         return cls(
             type=kind,
             factor=rope.real("factor", 1.0, _MAX_FACTOR),

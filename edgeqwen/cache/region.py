@@ -1,5 +1,6 @@
 """Anonymous mapped memory: zero until touched, aligned to pages, and given back on close."""
 
+import contextlib
 import mmap
 import sys
 
@@ -40,11 +41,12 @@ class Region:
         return int(self._bytes.ctypes.data)
 
     def view(self, offset: int, size: int) -> NDArray[np.uint8]:
-        """Returns a uint8 view, which must be gone before ``close``."""
+        """Returns a uint8 view, which keeps the memory alive beyond ``close``."""
         return self._bytes[offset : offset + size]
 
     def close(self) -> None:
         """Gives the memory back. Nothing may use its addresses any more."""
-        if not self._mapping.closed:
-            self._bytes = np.zeros(0, np.uint8)
+        self._bytes = np.zeros(0, np.uint8)
+        # Where somebody still holds a view (of logits, say), the memory goes with the last one.
+        with contextlib.suppress(BufferError):
             self._mapping.close()
