@@ -22,12 +22,7 @@ def load_model(path: Path, *, threads: int | None, context: int | None) -> "Mode
 
 def compile_kernels(path: Path | None, *, threads: int | None) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
-    import numpy as np
-
     from edgeqwen.engine import warmup
-    from edgeqwen.sampling import Sampler, SamplingOptions
 
     with count_bar("compiling kernels for this CPU") as progress:
         warmup(path, n_threads=threads, progress=progress)
-        # Choosing a token has a kernel, too.
-        Sampler(SamplingOptions(), vocab_size=2).sample(np.zeros(2, np.float32))

@@ -17,6 +17,7 @@ from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.weights import Weights
+from edgeqwen.sampling import Sampler, SamplingOptions
 from edgeqwen.simd.isa import current_isa
 
 Progress = Callable[[int, int], None]
@@ -201,6 +202,7 @@ class Engine:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
         kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
         kernels.update(self._team.kernels())
+        kernels["sampling", "largest"] = _compile_sampling
         for name in STEPS:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
@@ -233,6 +235,10 @@ class Engine:
             attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
         )
+
+
+def _compile_sampling() -> None:
+    Sampler(SamplingOptions(), vocab_size=2).sample(np.zeros(2, np.float32))
 
 
 def warmup(
