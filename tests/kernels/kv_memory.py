@@ -40,7 +40,7 @@ class KvMemory:
 
     def fill(self, k: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Writes [n_positions, n_kv_heads, head_dim]; returns what the cache then holds of them."""
-        n, (n_kv_heads, head_dim) = len(k), self.shape
+        n, n_kv_heads = len(k), self.shape[0]
         for head in range(n_kv_heads):
             for which, values in enumerate((k, v)):
                 tiles = self.tiles(head, which)

@@ -1,5 +1,7 @@
 """Rotary embedding against the twin, and where keys and values go in the cache."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -61,9 +63,7 @@ def test_rope(heads: Heads, n_past: int, n_tokens: int) -> None:
     }
     run(rope, heads.shape(one_token=True), ROPE, n_tokens, arguments)
 
-    q, k, v = (
-        before[:, a:b].reshape(n_tokens, -1, size) for a, b in zip(widths, widths[1:], strict=False)
-    )
+    q, k, v = (before[:, a:b].reshape(n_tokens, -1, size) for a, b in itertools.pairwise(widths))
     bound = 3 * twins.UNIT * np.sqrt(2)
     exact_q = twins.rotate(q, turned) * np.float32(Q_SCALE)
     found_q = qkv[:, : widths[1]].reshape(n_tokens, -1, size)
