@@ -33,7 +33,9 @@ class Region:
                 f"{error}"
             ) from error
         if huge and hasattr(mmap, "MADV_HUGEPAGE"):
-            self._mapping.madvise(mmap.MADV_HUGEPAGE)
+            # A wish that kernels built without huge pages refuse.
+            with contextlib.suppress(OSError):
+                self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8, size)
 
     @property
