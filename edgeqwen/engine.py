@@ -1,10 +1,12 @@
 """The engine: sequences of tokens in, logits out. One step at a time, by one caller at a time."""
 
 import contextlib
+import reprlib
 import threading
 from collections.abc import Callable
 from collections.abc import Sequence as TokenSequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +35,9 @@ class Sequence:
     """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``."""
 
     def __init__(self, layout: CacheLayout) -> None:
-        size = layout.total_bytes
         purpose = f"a KV cache for {layout.capacity} tokens (see max_context)"
-        self._region: Region | None = Region(size, purpose=purpose)
+        self._region: Region | None = Region(layout.total_bytes, purpose=purpose)
+        self.layout = layout
         self.tokens: list[int] = []
 
     @property
@@ -167,8 +169,12 @@ class Engine:
     def _checked(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.int32]:
         """Returns the tokens as int32, each within the vocabulary, all within the context."""
         self._check_open()
-        ids = np.asarray(tokens, np.int64)
-        if ids.ndim != 1 or len(ids) == 0:
+        if sequence.layout != self._layout:
+            raise OptionError(
+                "this sequence was made by another model, or with another context or cache type"
+            )
+        ids = _integers(tokens)
+        if len(ids) == 0:
             raise OptionError("no tokens: a step needs at least one")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.config.vocab_size)][0])
@@ -235,6 +241,16 @@ class Engine:
             attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
         )
+
+
+def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:
+    try:
+        ids = np.asarray(tokens)
+    except ValueError:  # lists of different lengths
+        ids = np.zeros(())
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise OptionError(f"tokens must be integers, not {reprlib.repr(tokens)}")
+    return ids
 
 
 def _compile_sampling() -> None:
