@@ -1,0 +1,56 @@
+"""The inner loop of a product for 64-bit ARM, compiled on any machine, without running it."""
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from edgeqwen.formats import Tiling
+from edgeqwen.simd.emitter import I64, Emitter
+
+TRIPLE = "aarch64-unknown-linux-gnu"
+
+
+def loop(tiling: Tiling) -> ir.Module:
+    """Returns f(tile, panel, n_blocks, out): a product's micro-kernel over blocks."""
+    module = ir.Module()
+    module.triple = TRIPLE
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "f")
+    tile, panel, n_blocks, out = function.args
+    entry, body, end = (function.append_basic_block(name) for name in ("entry", "body", "end"))
+    builder = ir.IRBuilder(entry)
+    e = Emitter(builder, tiling.isa)
+    builder.branch(body)
+    builder.position_at_end(body)
+    n_totals = tiling.n_parts * tiling.n_tokens
+    index, tile_at, panel_at = (builder.phi(I64) for _ in range(3))
+    totals = [builder.phi(e.f32v) for _ in range(n_totals)]
+    rows = [e.i64(part * tiling.isa.lanes) for part in range(tiling.n_parts)]
+    results = tiling.format.emit_step(e, tiling, tile_at, rows, panel_at, list(totals))
+    next_index = builder.add(index, I64(1))
+    for phi, first, following in (
+        (index, I64(0), next_index),
+        (tile_at, tile, builder.add(tile_at, I64(tiling.format.tile_bytes))),
+        (panel_at, panel, builder.add(panel_at, I64(tiling.step_bytes))),
+        *zip(totals, [e.zero(e.f32v)] * n_totals, results, strict=True),
+    ):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", next_index, n_blocks), body, end)
+    builder.position_at_end(end)
+    for i, result in enumerate(results):
+        e.store(result, out, 4 * tiling.isa.lanes * i)
+    builder.ret_void()
+    return module
+
+
+def assembly(module: ir.Module, cpu: str, features: str) -> str:
+    """Compiles a module. Raises RuntimeError where llvmlite was built without ARM."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(TRIPLE)
+    machine = target.create_target_machine(cpu=cpu, features=features, opt=3)
+    compiled = llvm.parse_assembly(str(module))
+    compiled.verify()
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
+    passes.getModulePassManager().run(compiled, passes)
+    found: str = machine.emit_assembly(compiled)
+    return found

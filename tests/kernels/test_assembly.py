@@ -1,0 +1,157 @@
+"""The machine code of products for CPUs that need not be there: which instructions, no spills.
+
+Spilled registers halve the speed of a loop, on some process starts and not on others.
+"""
+
+import platform
+import re
+from typing import NamedTuple
+
+import pytest
+
+from edgeqwen.formats import FORMATS, Q4_0, Q8_0, Format, Tiling
+from edgeqwen.kernels.attention_types import attention_shape
+from edgeqwen.simd.isa import ISAS, NEON, Isa
+from tests.kernels.arm_loops import assembly, loop
+from tests.simd.processes import answer, start
+
+# Compiles for the CPU that NUMBA_CPU_NAME names, in a process of its own, and runs nothing.
+PROGRAM = """
+import json
+from numba import typeof, types
+from edgeqwen.formats import Q4_0, Q8_0
+from edgeqwen.kernels.attention import attention_many
+from edgeqwen.kernels.attention_types import attention_shape
+from edgeqwen.kernels.gemm import gemm
+from edgeqwen.kernels.gemv import gemv
+from edgeqwen.simd.isa import ISAS
+
+isa = ISAS["{isa}"]
+wanted = {{}}
+for f in (Q4_0, Q8_0):
+    wanted[f.name + " gemv"] = gemv, f.gemv_tiling(isa)
+    wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
+if isa.name == "avx512-vnni":
+    wanted["attention"] = attention_many, attention_shape(isa, 64, 7, False, "f16")
+found = {{}}
+for name, (kernel, token) in wanted.items():
+    signature = (typeof(token), types.int64, types.int64, types.int64)
+    kernel._cache.disable()
+    kernel.compile(signature)
+    found[name] = kernel.inspect_asm(signature)
+print(json.dumps(found))
+"""
+CPUS = {"avx512-vnni": "znver4", "avx-vnni": "alderlake", "avx2": "haswell"}
+
+
+class Loop(NamedTuple):
+    """The instructions of the innermost loop, and those of them that access the stack."""
+
+    instructions: list[str]
+    spills: list[str]
+
+    def count(self, name: str) -> int:
+        return sum(
+            bool(re.match(rf"\t(\{{vex\}}\s+)?{name}\t", line)) for line in self.instructions
+        )
+
+
+def inner_loop(code: str, dot: str, stack: str) -> Loop:
+    """Finds the loop with most dot products: a block of code that jumps back to its own label."""
+    blocks = re.findall(r"^(\.LBB\w+):.*\n((?:.*\n)*?)(?=\.LBB\w+:|\.Lfunc_end)", code, re.M)
+    loops = [
+        [line for line in body.splitlines() if re.match(r"\t[^.]", line)]
+        for label, body in blocks
+        if re.search(rf"\t(j|b\.?)\w+\t{re.escape(label)}\b", body)
+    ]
+    found = max(loops, key=lambda lines: sum(dot in line for line in lines))
+    return Loop(found, [line for line in found if re.search(stack, line)])
+
+
+@pytest.fixture(scope="module")
+def codes() -> dict[str, dict[str, str]]:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("Numba compiles for other CPUs of this machine's own kind only, here not x86")
+    running = {
+        isa: start(
+            PROGRAM.format(isa=isa),
+            environment={"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""},
+        )
+        for isa, cpu in CPUS.items()
+    }
+    return {isa: answer(process) for isa, process in running.items()}
+
+
+def tiling_of(isa: Isa, format_: Format, kernel: str) -> Tiling:
+    found: Tiling = getattr(format_, f"{kernel}_tiling")(isa)
+    return found
+
+
+each_x86 = pytest.mark.parametrize("isa", [ISAS[name] for name in CPUS], ids=CPUS)
+each_format = pytest.mark.parametrize("format_", [Q4_0, Q8_0], ids=lambda f: f.name)
+each_kernel = pytest.mark.parametrize("kernel", ["gemv", "gemm"])
+
+
+@each_x86
+@each_format
+@each_kernel
+def test_the_inner_loop_is_made_of_dot_products(
+    codes: dict[str, dict[str, str]], isa: Isa, format_: Format, kernel: str
+) -> None:
+    tiling = tiling_of(isa, format_, kernel)
+    found = inner_loop(codes[isa.name][f"{format_.name} {kernel}"], isa.dot, r"\(%rsp")
+    # Eight groups of four columns in a block, for each part and token.
+    assert found.count(isa.dot) == 8 * tiling.n_parts * tiling.n_tokens
+    assert found.count(r"vfmadd\w+") == tiling.n_parts * tiling.n_tokens
+    register = {16: "zmm", 8: "ymm"}[isa.lanes]
+    dots = [line for line in found.instructions if isa.dot in line]
+    assert all(f"%{register}" in line for line in dots)
+    wider = {16: "none", 8: "zmm"}[isa.lanes]
+    assert wider not in codes[isa.name][f"{format_.name} {kernel}"]
+
+
+@each_format
+@each_kernel
+def test_nothing_is_spilled_on_avx512(
+    codes: dict[str, dict[str, str]], format_: Format, kernel: str
+) -> None:
+    code = codes["avx512-vnni"][f"{format_.name} {kernel}"]
+    assert inner_loop(code, "vpdpbusd", r"zmm.*\(%rsp|\(%rsp.*zmm").spills == []
+    assert "%rsp, %rbp" not in code  # rbp is a register like any other, no second way to the stack
+
+
+def test_attention_spills_nothing_on_avx512(codes: dict[str, dict[str, str]]) -> None:
+    shape = attention_shape(ISAS["avx512-vnni"], 64, 7, False, "f16")
+    found = inner_loop(codes["avx512-vnni"]["attention"], "vfmadd", r"\(%rsp")
+    assert found.count(r"vfmadd\w+") >= shape.rows * shape.vectors
+    assert found.spills == []
+
+
+@each_format
+def test_avx512_broadcasts_in_the_dot_product(
+    codes: dict[str, dict[str, str]], format_: Format
+) -> None:
+    """Four activations for all rows come straight from memory."""
+    code = codes["avx512-vnni"][f"{format_.name} gemm"]
+    found = inner_loop(code, "vpdpbusd", "none")
+    embedded = [line for line in found.instructions if re.search(r"vpdpbusd\t.*\{1to16\}", line)]
+    assert len(embedded) == found.count("vpdpbusd")
+
+
+@pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
+@each_kernel
+def test_arm(format_: Format, kernel: str) -> None:
+    tiling = tiling_of(NEON, format_, kernel)
+    try:
+        code = assembly(loop(tiling), "neoverse-n1", "+dotprod")
+    except RuntimeError as error:
+        pytest.skip(f"this llvmlite can't compile for ARM: {error}")
+    n = tiling.n_parts * tiling.n_tokens
+    if format_.integer_activations:
+        found = inner_loop(code, "sdot", r"\bq\d+.*\[sp")
+        assert (found.count("sdot"), found.count("fmla")) == (8 * n, n)
+        assert kernel == "gemm" or found.spills == []
+    else:
+        found = inner_loop(code, "fmla", r"\bq\d+.*\[sp")
+        assert found.count("fmla") == 32 * n
+        assert kernel == "gemv" or found.spills == []
