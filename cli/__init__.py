@@ -3,6 +3,8 @@
 
 def main() -> None:
     """Runs the command line with the arguments of the process, and exits."""
-    from edgeqwen.cli.app import run
-
+    try:
+        from edgeqwen.cli.app import run
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     run()

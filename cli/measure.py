@@ -43,6 +43,9 @@ def measure(
         load_s = time.perf_counter() - began
         _time_prefill(model, 0, _SHORT_PROMPT)
         first_token_s = time.perf_counter() - began
+        if n_generate:
+            # The first step of one token records and loads what all others use.
+            _time_decode(model, 0, 1)
         prefill: list[float] = []
         decode: list[float] = []
         for i in range(repetitions):

@@ -3,6 +3,7 @@
 import contextlib
 import reprlib
 import threading
+import weakref
 from collections.abc import Callable
 from collections.abc import Sequence as TokenSequence
 from pathlib import Path
@@ -93,6 +94,9 @@ class Engine:
         self._layout = CacheLayout.of(self.config, self.max_context, cache_type)
         self._lock = threading.Lock()
         self._team = Team(n_threads)
+        # A late thread may still look at the last tape: also for an engine that nobody closed,
+        # the threads must end before its memory does.
+        weakref.finalize(self, self._team.close)
         self.n_threads = self._team.n_threads
         self.isa = current_isa()
         self._weights = Weights(file, self.config)

@@ -23,7 +23,8 @@ class AtomicFile:
         # A link is written through, not replaced.
         self._target = Path(os.path.realpath(path))
         self._temporary = self._target.with_name(
-            f".{self._target.name[:100]}.{secrets.token_hex(6)}.tmp"
+            # A file's name may have 255 bytes; 50 characters have at most 200.
+            f".{self._target.name[:50]}.{secrets.token_hex(6)}.tmp"
         )
 
     def __enter__(self) -> "AtomicFile":

@@ -160,7 +160,9 @@ class Team:
         _step(self._job.ctypes.data, CLOSED, 0, 0, 0, 0, 0)
         self._wake_sleepers()
         for thread in self._threads:
-            thread.join()
+            # A collection of garbage may bring one of the threads here.
+            if thread is not threading.current_thread():
+                thread.join()
 
     def _start(self) -> None:
         for i in range(self.n_threads - 1):

@@ -5,6 +5,7 @@ goes, so that memory stays at about the file's size.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -117,7 +118,16 @@ class Weights:
         }
 
     def pack(self, n_threads: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Packs every matrix; ``progress(done, total)`` gets bytes of the file."""
+        """Packs every matrix; ``progress(done, total)`` gets bytes of the file.
+
+        Raises UnsupportedError, before it takes any, for more memory than the machine has.
+        """
+        if self._size > physical_memory():
+            raise UnsupportedError(
+                f"{self._file.path}: the weights need {self._size / 1e9:.1f} GB of memory, and "
+                f"this machine has {physical_memory() / 1e9:.1f} GB; convert the model to a "
+                "smaller type (edgeqwen quantize -t q4_0), or take a smaller model"
+            )
         names = [name for matrix in self._plans for name in matrix.names]
         total = sum(self._file.tensors[name].n_bytes for name in names)
         done = 0
@@ -226,6 +236,14 @@ class Weights:
                 ],
             )
             tiles += n_tiles * n_blocks * matrix.format.tile_bytes
+
+
+def physical_memory() -> int:
+    """Returns the machine's memory in bytes, or more than any machine has where it isn't told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
 
 
 def _packing(

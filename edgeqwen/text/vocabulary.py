@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from edgeqwen.config_keys import shown
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.text.byte_level import CHARACTER_OF_BYTE
 
 # Beyond this, looking for special tokens would slow down every prompt; real files have about 30.
 MAX_SPECIAL = 4096
+# Texts are searched for all of them at once, in time that grows with their length.
+MAX_SPECIAL_LENGTH = 256
 
 # The pre-tokenizers that are Qwen2's under other names.
 _KNOWN_PRE = re.compile(r"qwen-?2([.-]?5)?([-_.](coder|math|instruct|base))?|deepseek-r1-qwen")
@@ -113,12 +116,12 @@ class Vocabulary:
     def describe_bad_merge(self) -> str:
         """Says what is wrong with the merges, once the tokenizer has refused them."""
         for i, pair in enumerate(self.merges):
-            where = f"{self.source}: tokenizer.ggml.merges[{i}] is {' '.join(pair)!r}"
+            where = f"{self.source}: tokenizer.ggml.merges[{i}] is {shown(' '.join(pair))}"
             if len(pair) != 2:
                 return f"{where}, expected two tokens with a space between"
             for part in (*pair, "".join(pair)):
                 if part not in self.ids:
-                    return f"{where}, but {part!r} is not in tokenizer.ggml.tokens"
+                    return f"{where}, but {shown(part)} is not in tokenizer.ggml.tokens"
         return f"{self.source}: the merges don't fit the tokens"
 
 
@@ -131,7 +134,7 @@ def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
         )
     if model != "gpt2":
         raise UnsupportedError(
-            f"{source}: tokenizer.ggml.model is {model!r}, expected 'gpt2' (byte-level BPE), "
+            f"{source}: tokenizer.ggml.model is {shown(model)}, expected 'gpt2' (byte-level BPE), "
             "which every Qwen2.5 model has"
         )
     pre = metadata.get("tokenizer.ggml.pre")
@@ -140,8 +143,8 @@ def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
         return
     if not isinstance(pre, str) or not _KNOWN_PRE.fullmatch(pre):
         raise UnsupportedError(
-            f"{source}: tokenizer.ggml.pre is {pre!r}, expected 'qwen2' or 'deepseek-r1-qwen': "
-            "the file's text would be split in a way that this version doesn't know"
+            f"{source}: tokenizer.ggml.pre is {shown(pre)}, expected 'qwen2' or "
+            "'deepseek-r1-qwen': the file's text would be split in a way that this version doesn't know"
         )
 
 
@@ -179,7 +182,7 @@ def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> list[int]
     unknown = set(types) - set(TokenType)
     if unknown:
         bad = next(i for i, kind in enumerate(types) if kind in unknown)
-        raise FileFormatError(f"{source}: {key}[{bad}] is {types[bad]!r}, expected 1 to 6")
+        raise FileFormatError(f"{source}: {key}[{bad}] is {shown(types[bad])}, expected 1 to 6")
     return types
 
 
@@ -189,15 +192,16 @@ def _duplicate(tokens: list[str], source: str) -> str:
         if first.setdefault(token, i) != i:
             break
     return (
-        f"{source}: tokenizer.ggml.tokens holds {token!r} twice, as token {first[token]} and as "
-        f"token {i}, expected every token once"
+        f"{source}: tokenizer.ggml.tokens holds {shown(token)} twice, as token {first[token]} and "
+        f"as token {i}, expected every token once"
     )
 
 
 def _byte(token: str, i: int, source: str) -> int:
     if not re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", token):
         raise FileFormatError(
-            f"{source}: token {i} is {token!r} and has the type BYTE, expected '<0x00>' to '<0xFF>'"
+            f"{source}: token {i} is {shown(token)} and has the type BYTE, expected '<0x00>' to "
+            "'<0xFF>'"
         )
     return int(token[1:-1], 16)
 
@@ -209,6 +213,12 @@ def _check_special(special: Mapping[str, int], source: str) -> None:
         raise FileFormatError(
             f"{source}: tokenizer.ggml.token_type marks {len(special)} tokens as special "
             f"(CONTROL or USER_DEFINED), expected at most {MAX_SPECIAL}; the file is damaged"
+        )
+    longest = max(special, key=len, default="")
+    if len(longest) > MAX_SPECIAL_LENGTH:
+        raise FileFormatError(
+            f"{source}: the special token {special[longest]} has {len(longest)} characters, "
+            f"expected at most {MAX_SPECIAL_LENGTH}; the file is damaged"
         )
 
 
@@ -232,12 +242,13 @@ def _merges(
     ):
         return []
     merges = _strings(metadata, "merges", source)
-    return [tuple(merge.split(" ")) for merge in merges]  # type: ignore[misc]
+    return [tuple(merge.split(" ", 2)) for merge in merges]  # type: ignore[misc]
 
 
 def _checked_id(value: object, key: str, n_tokens: int, source: str) -> int:
     if type(value) is not int or not 0 <= value < n_tokens:
         raise FileFormatError(
-            f"{source}: tokenizer.ggml.{key} is {value!r}, expected an id from 0 to {n_tokens - 1}"
+            f"{source}: tokenizer.ggml.{key} is {shown(value)}, expected an id from 0 to "
+            f"{n_tokens - 1}"
         )
     return value

@@ -216,3 +216,13 @@ def test_what_packing_compiles(opened: Make) -> None:
     assert set(weights.kernels()) == names
     for compiled in weights.kernels().values():
         compiled()
+
+
+def test_more_than_the_machine_holds_is_refused(
+    opened: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, file, _ = opened(pack=False)
+    monkeypatch.setattr(weights_module, "physical_memory", lambda: 1000)
+    with pytest.raises(UnsupportedError, match=r"the weights need 0\.0 GB .* smaller type"):
+        weights.pack(1)
+    assert file.path.name == "tiny.gguf"

@@ -8,7 +8,7 @@ import pytest
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.text.byte_level import CHARACTER_OF_BYTE, bytes_of
 from edgeqwen.text.tokenizer import Tokenizer
-from edgeqwen.text.vocabulary import MAX_SPECIAL, Vocabulary
+from edgeqwen.text.vocabulary import MAX_SPECIAL, MAX_SPECIAL_LENGTH, Vocabulary
 from tests.gguf_samples import byte_alphabet
 from tests.text.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, vocab_metadata
 
@@ -227,3 +227,18 @@ def test_real_vocabulary(shared_data: Path) -> None:
     assert tokenizer.eos_ids == {151_643, 151_645}
     assert 151_646 not in tokenizer.encode("[PAD151646]", allow_special=True)
     assert tokenizer.decode([151_646]) == ""
+
+
+def test_a_special_token_that_is_a_text() -> None:
+    token = "<" + "x" * MAX_SPECIAL_LENGTH
+    assert refusal(tokens=[*TOKENS, token], token_type=[*TYPES, CONTROL]) == (
+        f"a.gguf: the special token {len(TOKENS)} has 257 characters, expected at most 256; the "
+        "file is damaged"
+    )
+
+
+def test_messages_stay_short() -> None:
+    long = "y" * 10**6
+    twice = refusal(tokens=[*TOKENS, long, long], token_type=[*TYPES, NORMAL, NORMAL])
+    for message in (refusal(UnsupportedError, model=long), twice):
+        assert len(message) < 400
