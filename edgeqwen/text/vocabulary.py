@@ -144,7 +144,8 @@ def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
     if not isinstance(pre, str) or not _KNOWN_PRE.fullmatch(pre):
         raise UnsupportedError(
             f"{source}: tokenizer.ggml.pre is {shown(pre)}, expected 'qwen2' or "
-            "'deepseek-r1-qwen': the file's text would be split in a way that this version doesn't know"
+            "'deepseek-r1-qwen': the file's text would be split in a way that this version doesn't "
+            "know"
         )
 
 
