@@ -4,8 +4,6 @@ The plain ones run anywhere, so every machine tests vectors of 4, 8 and 16 lanes
 registers, and float16 in hardware and in integer code.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -23,7 +21,7 @@ ALL_ISAS = tuple(dict.fromkeys((*TEST_ISAS, *available_isas())))
 """Also what the CPU has besides its best: for what is quickly compiled."""
 
 
-def each_isa(isas: tuple[Isa, ...] = TEST_ISAS) -> Any:
+def each_isa(isas: tuple[Isa, ...] = TEST_ISAS) -> pytest.MarkDecorator:
     """Marks a test that takes ``isa`` to run for each."""
     return pytest.mark.parametrize("isa", isas, ids=lambda isa: isa.name)
 

@@ -1,6 +1,7 @@
 """The tape: what is recorded, how many chunks an operation has, and that each is done once."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def counted(n_tokens: int, n_positions: int, **how: int) -> int:
     flag, count = np.ones(1, np.int64), np.zeros(1, np.int64)
     tape, team = Tape(), Team(2)
     arguments = {"flag": address(flag), "count": address(count)}
-    tape.add(wait_for_flag, NATIVE, WAIT, arguments, **how)
+    tape.add(wait_for_flag, NATIVE, WAIT, arguments, **how)  # type: ignore[arg-type]
     tape.finish()
     team.run(tape, n_tokens, n_positions)
     team.close()
@@ -127,7 +128,12 @@ def test_steps_of_different_sizes_follow_each_other() -> None:
         tape.add(wait_for_flag, NATIVE, WAIT, arguments, chunks=2, tokens_per_chunk=3)
     tape.finish()
     sizes = np.random.default_rng(0).integers(1, 40, 500)
-    in_time(lambda: [team.run(tape, int(n), 1) for n in sizes])
+
+    def work() -> None:
+        for n in sizes:
+            team.run(tape, int(n), 1)
+
+    in_time(work)
     team.close()
     assert count[0] == 3 * (2 * -(-sizes // 3)).sum()
 
@@ -148,13 +154,14 @@ def test_what_is_recorded() -> None:
     assert tape.names == ["first", "wait_for_flag", "wait_for_flag"]
     assert len(tape.kernels()) == 2  # one for each token
     tape.finish()
-    assert tape.operations.dtype == OPERATION
-    assert tape.operations["chunks"].tolist() == [7, 1, 1]
-    assert tape.operations["tokens_per_chunk"].tolist() == [0, 2, 0]
-    assert tape.operations["positions_per_chunk"].tolist() == [0, 0, 3]
-    kernels = tape.operations["kernel"]
+    operations: Any = tape.operations
+    assert operations.dtype == OPERATION
+    assert operations["chunks"].tolist() == [7, 1, 1]
+    assert operations["tokens_per_chunk"].tolist() == [0, 2, 0]
+    assert operations["positions_per_chunk"].tolist() == [0, 0, 3]
+    kernels = operations["kernel"]
     assert kernels[0] == kernels[2] != kernels[1]
-    assert len(set(tape.operations["args"])) == 3  # arguments are copied
+    assert len(set(operations["args"])) == 3  # arguments are copied
     assert MAX_CHUNKS > 2**23 > MOST_CHUNKS
 
 

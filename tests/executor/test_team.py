@@ -1,5 +1,6 @@
 """The thread team: threads that come, sleep, wake and go; and what it refuses."""
 
+import functools
 import os
 import threading
 import time
@@ -64,7 +65,9 @@ def test_one_thread_needs_no_other() -> None:
     ledger.check()
 
 
-def test_sleeping_threads_wake(team: Team) -> None:
+def test_sleeping_threads_wake(monkeypatch: pytest.MonkeyPatch, team: Team) -> None:
+    """Because they are called, not because they look by themselves."""
+    monkeypatch.setattr(team_module, "LOOK_AFTER_SECONDS", 1000.0)
     for _ in range(5):
         all_take_part(team)
         until(lambda: asleep(team) == 2)
@@ -139,7 +142,7 @@ def test_closing_while_threads_are_late() -> None:
     """More threads than processors: some are still in the last step, or the one before."""
     for _ in range(20):
         team, ledger = Team(8), Ledger([8, 1])
-        in_time(lambda ledger=ledger, team=team: ledger.run(team, 5))
+        in_time(functools.partial(ledger.run, team, 5))
         in_time(team.close, 30)
         ledger.check()
 

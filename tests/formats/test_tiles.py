@@ -62,8 +62,8 @@ def test_every_scale(isa: Isa, format_: Format) -> None:
     rows[:, :, 2:] = np.resize(np.array([0x80, 0x7F, 0x08, 0xFF, 0, 1], np.uint8), 16)[
         np.arange(format_.row_block_bytes - 2) % 16
     ]
-    rows = rows.reshape(256, -1)
-    same(unpack(format_, isa, pack(format_, rows)), dequantized(format_, rows))
+    flat = rows.reshape(256, -1)
+    same(unpack(format_, isa, pack(format_, flat)), dequantized(format_, flat))
 
 
 @each_isa()
@@ -83,8 +83,8 @@ def test_every_weight_in_every_place(isa: Isa, format_: Format) -> None:
     rows[:, :, :2] = np.array([1.5], np.float16).view(np.uint8)
     for i in range(n):
         rows[i, :, 2 + i] = np.arange(256)
-    rows = rows.reshape(n, -1)
-    same(unpack(format_, isa, pack(format_, rows))[:n], dequantized(format_, rows))
+    flat = rows.reshape(n, -1)
+    same(unpack(format_, isa, pack(format_, flat))[:n], dequantized(format_, flat))
 
 
 @each_format

@@ -47,13 +47,14 @@ class KvMemory:
                 tiles[:n] = values[:, head]
                 lay_out = value_tiles if which else key_tiles
                 self.memory[self.layer, head, which] = lay_out(tiles).ravel()
-        return tuple(a.astype(self.dtype).astype(np.float32) for a in (k, v))
+        held_k, held_v = (a.astype(self.dtype).astype(np.float32) for a in (k, v))
+        return held_k, held_v
 
     def tiles(self, head: int, which: int) -> np.ndarray:
         """Reads one head's keys (0) or values (1) back as a copy [capacity, head_dim]."""
-        head_dim, flat = self.shape[1], self.memory[self.layer, head, which]
+        head_dim, flat = self.shape[1], np.array(self.memory[self.layer, head, which])
         if which:
-            tiled = flat.reshape(self.capacity // 64, head_dim // 32, 64, 32)
-            return tiled.transpose(0, 2, 1, 3).reshape(self.capacity, head_dim).copy()
-        tiled = flat.reshape(self.capacity // 32, head_dim, 32)
-        return tiled.transpose(0, 2, 1).reshape(self.capacity, head_dim).copy()
+            values = flat.reshape(self.capacity // 64, head_dim // 32, 64, 32)
+            return values.transpose(0, 2, 1, 3).reshape(self.capacity, head_dim)
+        keys = flat.reshape(self.capacity // 32, head_dim, 32)
+        return keys.transpose(0, 2, 1).reshape(self.capacity, head_dim)

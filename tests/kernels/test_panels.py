@@ -60,7 +60,7 @@ def test_random_activations(tiling: Tiling) -> None:
 
 @pytest.mark.parametrize("tiling", TILINGS, ids=name)
 def test_extreme_activations(tiling: Tiling) -> None:
-    ties = np.arange(-63.5, 63.5, 4, np.float32)  # halves go to even when the largest is 127
+    ties = np.arange(-63.5, 63.5, 4)  # halves go to even when the largest is 127
     rows = [
         np.zeros(32),
         np.full(32, -0.0),

@@ -32,7 +32,7 @@ def test_angles(heads: Heads, n_past: int, n_tokens: int) -> None:
     }
     run(angles, heads.shape(one_token=True), ANGLES, n_tokens, arguments)
     exact = twins.angles(
-        np.arange(n_past, n_past + n_tokens), frequencies(heads.head_dim), np.float32(scale)
+        np.arange(n_past, n_past + n_tokens), frequencies(heads.head_dim), float(np.float32(scale))
     )
     assert np.abs(out[:-1] - exact).max() <= 3 * twins.UNIT * scale
     assert (out[-1] == 777).all()

@@ -19,7 +19,13 @@ from tests.formats.packing import unpack
 from tests.gguf_samples import write_tiny_gguf
 from tests.isas import NATIVE
 
-SIZES = {"hidden_size": 64, "head_dim": 32, "n_heads": 2, "n_kv_heads": 1, "vocab_size": 331}
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "head_dim": 32,
+    "n_heads": 2,
+    "n_kv_heads": 1,
+    "vocab_size": 331,
+}
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ Make = Callable[..., tuple[Weights, GgufFile, dict[str, Any]]]
 def unpacked(matrix: Matrix) -> np.ndarray:
     """Returns a matrix as kernels see it: float32 [rows of all tensors, n_columns]."""
     memory = (ctypes.c_uint8 * matrix.n_bytes).from_address(matrix.address)
-    tiles = np.frombuffer(memory, np.uint8)
+    tiles = np.ctypeslib.as_array(memory)
     tiles = tiles.reshape(matrix.n_tiles, matrix.n_blocks, matrix.format.tile_bytes)
     return unpack(matrix.format, NATIVE, tiles)[: matrix.n_rows]
 

@@ -49,7 +49,7 @@ register_model(DotType)(TokenModel)
 unbox(DotType)(unbox_token)
 
 
-@typeof_impl.register(Dot)
+@typeof_impl.register(Dot)  # type: ignore[untyped-decorator]
 def _typeof_dot(value: Dot, context: Any) -> DotType:
     return DotType(value)
 

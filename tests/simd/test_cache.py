@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+import numba
 import pytest
 
 from edgeqwen.folders import user_cache
@@ -214,7 +215,7 @@ def test_the_folder_depends_on_all_that_machine_code_depends_on(
         patch.setattr(llvm, "get_host_cpu_features", lambda: {"avx2": False})
         folders.append(fresh_folder())
     with monkeypatch.context() as patch:
-        patch.setattr(cache.numba, "__version__", "0.0")
+        patch.setattr(numba, "__version__", "0.0")
         folders.append(fresh_folder())
     assert len(set(folders)) == len(folders)
     assert fresh_folder() == folders[0]
