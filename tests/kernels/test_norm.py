@@ -7,11 +7,11 @@ from edgeqwen.formats import Tiling
 from edgeqwen.kernels.norm import NORM, norm
 from tests.isas import NATIVE
 from tests.kernels.running import bits, run, step_state
-from tests.kernels.test_panels import TILINGS, UNWRITTEN, expected, name, same
+from tests.kernels.test_panels import SOME_TILINGS, UNWRITTEN, expected, name, same
 from tests.oracles import kernels as twins
 
 EPSILON = 1e-6
-each_tiling = pytest.mark.parametrize("tiling", TILINGS, ids=name)
+each_tiling = pytest.mark.parametrize("tiling", SOME_TILINGS, ids=name)
 
 
 def normed(
@@ -70,7 +70,7 @@ def test_the_last_token_alone(tiling: Tiling) -> None:
         same(panels, expected(plain[-1:], tiling), tiling)
 
 
-@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.isa is NATIVE], ids=name)
+@pytest.mark.parametrize("tiling", [t for t in SOME_TILINGS if t.isa is NATIVE], ids=name)
 def test_zero_and_tiny_activations(tiling: Tiling) -> None:
     """Epsilon keeps the root from being zero, whose reciprocal would be infinite."""
     x = np.zeros((2, 64), np.float32)
@@ -82,7 +82,7 @@ def test_zero_and_tiny_activations(tiling: Tiling) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("tiling", TILINGS[:3], ids=name)
+@pytest.mark.parametrize("tiling", SOME_TILINGS[:3], ids=name)
 def test_what_is_not_finite_reaches_the_whole_token(tiling: Tiling, bad: float) -> None:
     x, weight = sample(3, 64)
     x[1, 40] = bad

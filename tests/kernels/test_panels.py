@@ -5,8 +5,8 @@ import pytest
 
 from edgeqwen.formats import F32, FORMATS, Q4_0, Q8_0, Format, Tiling
 from edgeqwen.kernels.panels import PANELIZE, panelize
-from edgeqwen.simd.isa import AVX2, AVX512_VNNI, Isa
-from tests.isas import NATIVE, TEST_ISAS, each_isa
+from edgeqwen.simd.isa import AVX2, AVX512_VNNI, GENERIC, Isa
+from tests.isas import GENERIC_8, GENERIC_16, NATIVE, TEST_ISAS, each_isa
 from tests.kernels.running import run, step_state
 from tests.oracles.kernels import panels
 
@@ -14,6 +14,13 @@ UNWRITTEN = 0xEE
 # One format of each kind of panel: with a correction everywhere, on some CPUs, and floats.
 TILINGS = [f.gemm_tiling(isa) for isa in TEST_ISAS for f in (Q4_0, Q8_0, F32)]
 TILINGS += [f.gemv_tiling(NATIVE) for f in FORMATS.values()]
+# For kernels that only make use of panels: each width of vectors, each kind of panel.
+SOME_TILINGS = [t for t in TILINGS if t.isa is NATIVE]
+SOME_TILINGS += [
+    Q8_0.gemm_tiling(GENERIC),
+    F32.gemm_tiling(GENERIC_8),
+    Q4_0.gemm_tiling(GENERIC_16),
+]
 
 
 def name(tiling: Tiling) -> str:
