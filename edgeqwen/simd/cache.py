@@ -3,7 +3,8 @@
 Numba's own cache has two faults for a library like this one. It looks only at the file that holds
 a function, so a kernel stays stale when an intrinsic that it imports changes; and two processes
 that compile at the same time can give one file name to two different kernels. Here the folder
-carries a digest of every kernel source and of everything else that machine code depends on, and a
+carries a digest of the kernel's own room, of the rooms that
+all kernels share, and of everything else that machine code depends on, and a
 file is named by the digest of its signature, written aside and moved into place.
 """
 
