@@ -5,7 +5,8 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from tools.guide_model.tables import GuideError, Table
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "guide"
 
@@ -20,14 +21,14 @@ SECTIONS = (
     "troubleshooting",
 )
 
+# Whose options are told, in the order of the manual; "edgeqwen" is the program itself, whose
+# options stand before the command's name.
+COMMANDS = ("edgeqwen", "chat", "run", "quantize", "inspect", "bench", "perplexity", "warmup")
+
 # What a wish completes, a topic's or an option's.
 WISH_FRAMES = ("How do I {}?", "I want to {}.", "What is the command to {}?")
 
 MAX_ANSWER_WORDS = 45
-
-
-class GuideError(ValueError):
-    """The guide contradicts itself or its schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,7 @@ class Topic:
 class Option:
     """An option of the command line, with one meaning for all its commands.
 
-    The command "edgeqwen" stands for the program itself, in front of any command. The value is ""
-    for a switch, the default "" where there is none to tell.
+    The value is "" for a switch, the default "" where there is none to tell.
     """
 
     section: str
@@ -96,7 +96,7 @@ def read_guide(folder: Path = FOLDER) -> Guide:
             "doesn't list; add it there, where its place in the manual is"
         )
     guide = Guide(tuple(_read_section(folder, name) for name in SECTIONS if name in found))
-    _check_ids(guide)
+    _check_names(guide)
     _check_phrasings(guide)
     _check_flags(guide)
     return guide
@@ -122,7 +122,7 @@ def _read_section(folder: Path, name: str) -> Section:
         table = tomllib.loads((folder / where).read_text("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise GuideError(f"{where}: no TOML file in UTF-8: {error}") from error
-    fields = _Table(table, where)
+    fields = Table(table, where)
     title = fields.text("title")
     topics = tuple(_read_topic(entry, name) for entry in fields.tables("topic"))
     options = tuple(_read_option(entry, name) for entry in fields.tables("option"))
@@ -130,7 +130,7 @@ def _read_section(folder: Path, name: str) -> Section:
     return Section(name, title, topics, options)
 
 
-def _read_topic(fields: "_Table", section: str) -> Topic:
+def _read_topic(fields: Table, section: str) -> Topic:
     topic_id = fields.text("id")
     fields.where = where = _place(section, topic_id)
     topic = Topic(
@@ -167,7 +167,7 @@ def _check_answer(answer: str, where: str) -> None:
         raise GuideError(f"{where}: a backtick in the answer has no partner")
 
 
-def _read_option(fields: "_Table", section: str) -> Option:
+def _read_option(fields: Table, section: str) -> Option:
     flags = fields.texts("flags")
     fields.where = _option_place(section, flags)
     option = Option(
@@ -182,6 +182,10 @@ def _read_option(fields: "_Table", section: str) -> Option:
     fields.end()
     if not option.commands:
         raise GuideError(f"{fields.where}: commands is empty; name those that have the option")
+    if unknown := [command for command in option.commands if command not in COMMANDS]:
+        raise GuideError(
+            f"{fields.where}: there is no command {unknown[0]!r}; known are {', '.join(COMMANDS)}"
+        )
     if not flags or not all(flag.startswith("-") for flag in flags):
         raise GuideError(f"{fields.where}: flags must be names that begin with a hyphen")
     for key in ("meaning", "default"):
@@ -190,37 +194,45 @@ def _read_option(fields: "_Table", section: str) -> Option:
     return option
 
 
-def _check_ids(guide: Guide) -> None:
-    places: dict[str, str] = {}
-    for topic in guide.topics:
-        where = _place(topic.section, topic.id)
-        if topic.id in places:
-            raise GuideError(f"{where}: {places[topic.id]} has this id too; rename one of them")
-        places[topic.id] = where
+def _check_names(guide: Guide) -> None:
+    """Neither two topics of one id, nor two of one title, which would be one link's target."""
+    for key in ("id", "title"):
+        places: dict[str, str] = {}
+        for topic in guide.topics:
+            where = _place(topic.section, topic.id)
+            name = _words(getattr(topic, key))
+            if name in places:
+                raise GuideError(f"{where}: {places[name]} has this {key} too; rename one of them")
+            places[name] = where
 
 
 def _check_phrasings(guide: Guide) -> None:
     """No phrasing may lead to two answers, and none that is held out may be learned."""
-    places: dict[str, str] = {}
-    for where, phrasing in _phrasings(guide):
+    # By key: whose phrasing it is, as what (wishes, questions, held_out), and in which words.
+    known: dict[str, tuple[str, str, str]] = {}
+    for place, kind, phrasing in _phrasings(guide):
         key = phrasing_key(phrasing) or phrasing
-        if key in places:
+        if key not in known:
+            known[key] = place, kind, phrasing
+            continue
+        other_place, other_kind, other = known[key]
+        # "help" and "--help" may both lead to one answer.
+        harmless = place == other_place and "held_out" not in (kind, other_kind)
+        if not harmless or phrasing == other:
             raise GuideError(
-                f"{where}: {phrasing!r} is said already, but for case, punctuation and "
-                f'"How do I", in {places[key]}; reword one of them'
+                f"{place}, {kind}: {phrasing!r} is {other!r} again, but for case, punctuation and "
+                f'"How do I", which is in {other_place}, {other_kind}; reword one of them'
             )
-        places[key] = where
 
 
-def _phrasings(guide: Guide) -> Iterator[tuple[str, str]]:
+def _phrasings(guide: Guide) -> Iterator[tuple[str, str, str]]:
     for topic in guide.topics:
-        place = _place(topic.section, topic.id)
-        for key in ("wishes", "questions", "held_out"):
-            for phrasing in getattr(topic, key):
-                yield f"{place}, {key}", phrasing
+        for kind in ("wishes", "questions", "held_out"):
+            for phrasing in getattr(topic, kind):
+                yield _place(topic.section, topic.id), kind, phrasing
     for option in guide.options:
         for wish in option.wishes:
-            yield f"{_option_place(option.section, option.flags)}, wishes", wish
+            yield _option_place(option.section, option.flags), "wishes", wish
 
 
 def _check_flags(guide: Guide) -> None:
@@ -243,49 +255,3 @@ def _place(section: str, topic_id: str) -> str:
 
 def _option_place(section: str, flags: tuple[str, ...]) -> str:
     return f'{section}.toml, option "{", ".join(flags)}"'
-
-
-class _Table:
-    """A TOML table whose keys are taken out one by one, until none may be left."""
-
-    def __init__(self, table: dict[str, Any], where: str) -> None:
-        self._table = dict(table)
-        self.where = where
-
-    def text(self, key: str, *, may_be_empty: bool = False) -> str:
-        value = self._take(key)
-        if not isinstance(value, str) or value != value.strip() or not (value or may_be_empty):
-            raise GuideError(
-                f"{self.where}: {key} is {value!r}; expected a text without spaces at its ends"
-            )
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._take(key)
-        if not isinstance(values, list):
-            raise GuideError(f"{self.where}: {key} is {values!r}; expected a list of texts")
-        for value in values:
-            if not isinstance(value, str) or not value or value != value.strip():
-                raise GuideError(
-                    f"{self.where}: {key} holds {value!r}; expected texts without spaces at "
-                    "their ends"
-                )
-        return tuple(values)
-
-    def tables(self, key: str) -> Iterator["_Table"]:
-        values = self._table.pop(key, [])
-        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-            raise GuideError(f"{self.where}: {key} is no list of tables; write [[{key}]]")
-        for number, value in enumerate(values, 1):
-            yield _Table(value, f"{self.where}, {key} {number}")
-
-    def end(self) -> None:
-        if self._table:
-            raise GuideError(
-                f"{self.where}: unknown key {sorted(self._table)[0]!r}; remove it or correct it"
-            )
-
-    def _take(self, key: str) -> Any:
-        if key not in self._table:
-            raise GuideError(f"{self.where}: {key} is missing; add it")
-        return self._table.pop(key)
