@@ -95,7 +95,9 @@ def read_guide(folder: Path = FOLDER) -> Guide:
             f"{folder / unknown[0]}.toml: a section that SECTIONS in tools/guide_model/guide.py "
             "doesn't list; add it there, where its place in the manual is"
         )
-    guide = Guide(tuple(_read_section(folder, name) for name in SECTIONS if name in found))
+    if missing := [name for name in SECTIONS if name not in found]:
+        raise GuideError(f"{folder / missing[0]}.toml: no such file; SECTIONS lists it, write it")
+    guide = Guide(tuple(_read_section(folder, name) for name in SECTIONS))
     _check_names(guide)
     _check_phrasings(guide)
     _check_flags(guide)
