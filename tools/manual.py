@@ -15,8 +15,9 @@ _TOP = """\
 # The manual
 
 Everything about edgeqwen in short answers. The model that is built into edgeqwen was trained on
-these very answers: `edgeqwen run "How do I quantize a model to 4 bits?"` asks it. Details are in
-[the command line](cli.md), [the Python API](python-api.md), [converting](quantize.md) and
+these very answers, so that you can ask it instead: `edgeqwen run "Which types are there?"`. Where
+an answer says "I", it is that model. Details are in [the command line](cli.md),
+[the Python API](python-api.md), [converting](quantize.md) and
 [when something goes wrong](troubleshooting.md)."""
 
 
