@@ -13,10 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 .PHONY: help chat test test-peers lint format types contracts bench wheel clean
 
 help:
-	@echo "make chat       talk to a model: make chat MODEL=model.gguf (without one, a random one)"
+	@echo "make chat       talk to the built-in model, or to another: make chat MODEL=model.gguf"
 	@echo "make test       run the tests (ARGS='-k name' chooses some)"
 	@echo "make test-peers  compare with transformers and llama.cpp (installs and builds them first)"
-	@echo "make bench      measure speed: make bench MODEL=model.gguf"
+	@echo "make bench      measure the speed of the built-in model, or of another: MODEL=model.gguf"
 	@echo "make lint       ruff; make format mends what it can"
 	@echo "make types      mypy on the installed package"
 	@echo "make contracts  which package may import which"
@@ -34,7 +34,6 @@ test-peers: $(VENV)/.peers
 	$(BIN)/python -m pytest -m 'peers or slow' $(ARGS)
 
 bench: $(VENV)/.runtime
-	@test -n "$(MODEL)" || { echo "make bench MODEL=model.gguf: no model was given" >&2; exit 2; }
 	$(BIN)/edgeqwen bench $(MODEL)
 
 lint: $(VENV)/.lint

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgeqwen.cli import bench, chat, inspect, quantize, terminal, warmup
+from edgeqwen.cli import bench, chat, inspect, perplexity, quantize, terminal, warmup
 from edgeqwen.cli import run as run_command
 from edgeqwen.cli.failures import DEBUG_OPTION, guarded, report
 
@@ -26,6 +26,7 @@ for name, command in (
     ("quantize", quantize.quantize),
     ("inspect", inspect.inspect),
     ("bench", bench.bench),
+    ("perplexity", perplexity.perplexity),
     ("warmup", warmup.warmup),
 ):
     app.command(name)(guarded(command))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: options.ModelFile,
+    model: options.ModelOrBuiltIn = None,
     prompt_tokens: Annotated[
         int, typer.Option("-p", "--prompt-tokens", min=0, help="Tokens to read; 0 leaves it out.")
     ] = 512,
@@ -29,17 +29,20 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Measure reading (prefill) and generating (decode), loading and memory."""
+    from edgeqwen.cli.loading import named_or_built_in
     from edgeqwen.cli.measure import measure
     from edgeqwen.cli.progress import count_bar
+
+    path = named_or_built_in(model)
 
     def load_model(n_context: int) -> "Model":
         from edgeqwen import load
 
-        return load(model, n_threads=threads, max_context=n_context)
+        return load(path, n_threads=threads, max_context=n_context)
 
     with count_bar("measuring") as progress:
         figures = measure(
-            model,
+            path,
             n_prompt=prompt_tokens,
             n_generate=new_tokens,
             depth=depth,

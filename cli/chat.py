@@ -1,20 +1,10 @@
 """``edgeqwen chat``: a conversation in the terminal."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from edgeqwen.cli import options
 
 
 def chat(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="MODEL", help="A GGUF file; without one, a tiny random model shows the way."
-        ),
-    ] = None,
+    model: options.ModelOrBuiltIn = None,
     max_tokens: options.MaxTokens = None,
     system: options.System = None,
     stop: options.Stop = None,
@@ -33,16 +23,12 @@ def chat(
 
     Without a terminal, every line of standard input is answered until it ends.
     """
-    from edgeqwen.cli import demo_model
     from edgeqwen.cli.conversation import Conversation
-    from edgeqwen.cli.loading import load_model
+    from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.terminal import clean_line
 
-    if model is None:
-        print(demo_model.EXPLANATION, flush=True)
-        model = demo_model.find_or_build()
-        max_tokens = max_tokens or demo_model.MAX_TOKENS
-    with load_model(model, threads=threads, context=context) as loaded:
+    path = named_or_built_in(model)
+    with load_model(path, threads=threads, context=context) as loaded:
         conversation = Conversation(
             loaded.chat(
                 system,
@@ -58,6 +44,6 @@ def chat(
             max_tokens=max_tokens,
             stop=stop or (),
         )
-        name = clean_line(loaded.config.name or model.name)
+        name = clean_line(loaded.config.name or path.name)
         print(f"{name}: /help lists the commands.", flush=True)
         conversation.run()

@@ -1,5 +1,6 @@
-"""Loading a model for a command, with bars while it takes its time."""
+"""The model of a command: found where none is named, and loaded with bars while it takes time."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,22 @@ from edgeqwen.cli.progress import byte_bar, count_bar
 
 if TYPE_CHECKING:
     from edgeqwen import Model
+
+BUILT_IN = (
+    "Using the built-in model, a small guide to edgeqwen. For a real one, download a Qwen2.5 "
+    "checkpoint and run: edgeqwen quantize FOLDER -o model.gguf"
+)
+
+
+def named_or_built_in(model: Path | None) -> Path:
+    """Returns the model that was named, or else the built-in one, and says so on standard error."""
+    if model is not None:
+        return model
+    from edgeqwen.guide import model_path
+
+    path = model_path()
+    print(BUILT_IN, file=sys.stderr, flush=True)
+    return path
 
 
 def load_model(path: Path, *, threads: int | None, context: int | None) -> "Model":

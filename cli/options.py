@@ -7,7 +7,14 @@ import typer
 
 _SAMPLING = "Sampling"
 
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF file.")]
+ModelOrBuiltIn = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A GGUF file; without one, the small built-in guide to edgeqwen.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("-t", "--threads", min=1, help="Threads; by default one for each core."),

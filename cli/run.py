@@ -1,16 +1,28 @@
 """``edgeqwen run``: one answer."""
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgeqwen.cli import options
+from edgeqwen.cli.terminal import clean_line, valid_unicode
 
 
 def run(
-    model: options.ModelFile,
+    model: Annotated[
+        list[Path],
+        # A list may stand before an argument that must be there: one alone is the prompt.
+        typer.Argument(
+            metavar="MODEL",
+            help="A GGUF file; without one, the small built-in guide to edgeqwen.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="What to answer; - reads standard input.")
     ],
@@ -39,10 +51,10 @@ def run(
         show,
         stats_fields,
     )
-    from edgeqwen.cli.loading import load_model
-    from edgeqwen.cli.terminal import valid_unicode
+    from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.options import SamplingKeywords
 
+    path = _only(model, prompt)
     if raw and system is not None:
         raise typer.BadParameter("a system prompt needs the chat template: leave out --raw")
     text = valid_unicode(sys.stdin.read() if prompt == "-" else prompt)
@@ -56,7 +68,7 @@ def run(
         "frequency_penalty": frequency_penalty,
         "seed": seed,
     }
-    with load_model(model, threads=threads, context=context) as loaded:
+    with load_model(named_or_built_in(path), threads=threads, context=context) as loaded:
         start = loaded.generate if raw else loaded.chat(system).send
         progress = PromptProgress()
         generation = start(
@@ -76,3 +88,20 @@ def run(
             print(json.dumps(fields))
     if generation.finish_reason == "cancelled":
         raise KeyboardInterrupt
+
+
+def _only(models: list[Path], prompt: str) -> Path | None:
+    """Returns the model that was named, if any; BadParameter if the arguments can't be meant so."""
+    if len(models) > 1:
+        raise typer.BadParameter(
+            f"{len(models) + 1} arguments, expected [MODEL] PROMPT: put a prompt of several words "
+            "in quotes"
+        )
+    if models:
+        return models[0]
+    if prompt != "-" and os.path.isfile(prompt):
+        raise typer.BadParameter(
+            f"{clean_line(prompt)} is a file, and the prompt is missing: edgeqwen run MODEL "
+            "PROMPT; - reads the prompt from standard input"
+        )
+    return None

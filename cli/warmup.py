@@ -1,6 +1,5 @@
 """``edgeqwen warmup``: compiles the kernels ahead of the first use."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,16 +8,17 @@ from edgeqwen.cli import options
 
 
 def warmup(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="MODEL", help="A GGUF file; without one, the kernels of every weight type."
-        ),
-    ] = None,
+    model: options.ModelOrBuiltIn = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="For every weight type and every Qwen2.5, instead of a MODEL."),
+    ] = False,
     threads: options.Threads = None,
 ) -> None:
     """Compile ahead what running a model needs; done once for each CPU and version."""
-    from edgeqwen.cli.loading import compile_kernels
+    from edgeqwen.cli.loading import compile_kernels, named_or_built_in
 
-    compile_kernels(model, threads=threads)
+    if every and model is not None:
+        raise typer.BadParameter("--all is for every model: leave out MODEL, or --all")
+    compile_kernels(None if every else named_or_built_in(model), threads=threads)
     print("All kernels are compiled.")

@@ -1,18 +1,19 @@
 """Loading a model, and what an application then holds: ``Model``."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
 import numpy as np
 
+from edgeqwen import guide
 from edgeqwen.chat import Chat
 from edgeqwen.config import ModelConfig
-from edgeqwen.engine import Engine
+from edgeqwen.engine import LOGITS_TOKENS, Engine
 from edgeqwen.engine import Sequence as KvSequence
-from edgeqwen.errors import FileFormatError
+from edgeqwen.errors import FileFormatError, OptionError
 from edgeqwen.generation import Answer, Generation, generate_pieces
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.options import (
@@ -30,7 +31,7 @@ from edgeqwen.text.tokenizer import Tokenizer
 
 
 def load(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     n_threads: int | None = None,
     max_context: int | None = None,
@@ -39,6 +40,7 @@ def load(
 ) -> "Model":
     """Loads a GGUF file and returns the model.
 
+    ``path``: None is the model that comes with edgeqwen, a small guide to edgeqwen itself.
     ``n_threads``: threads that compute, by default one for each processor that may be used.
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
@@ -52,6 +54,8 @@ def load(
         n_threads = positive_integer(n_threads, "n_threads")
     if max_context is not None:
         max_context = positive_integer(max_context, "max_context")
+    if path is None:
+        path = guide.model_path()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(GgufFile.open(path))
         tokenizer = Tokenizer.from_gguf(file)
@@ -164,6 +168,26 @@ class Model:
         ids = token_ids(tokens, self.config.vocab_size, "tokens")
         check_fits(len(ids), self.engine.max_context)
         return self._shared.logits(ids)
+
+    def logits_in_parts(
+        self,
+        tokens: Sequence[int],
+        *,
+        first: int = 0,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Generator[np.ndarray, None, None]:
+        """Yields the rows of ``logits(tokens)`` from row ``first`` on, 32 or fewer at a time.
+
+        So a long text takes little memory, and rows that nobody wants cost less. Ends early when
+        ``cancelled()``, which is asked between the steps. Raises at once what ``logits`` raises,
+        and OptionError for a ``first`` that is none of its rows.
+        """
+        self._shared.check_open()
+        ids = token_ids(tokens, self.config.vocab_size, "tokens")
+        check_fits(len(ids), self.engine.max_context)
+        if not 0 <= first < len(ids):
+            raise OptionError(f"first is {first}: expected a row from 0 to {len(ids) - 1}")
+        return self._shared.logits_in_parts(ids, first, size=LOGITS_TOKENS, cancelled=cancelled)
 
     def close(self) -> None:
         """Frees the weights and every KV cache, after the step under way. Idempotent."""

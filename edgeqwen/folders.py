@@ -1,4 +1,4 @@
-"""Where edgeqwen keeps what it can make again: compiled kernels, the demonstration model."""
+"""Where edgeqwen keeps what it can make again: compiled kernels."""
 
 import os
 from pathlib import Path

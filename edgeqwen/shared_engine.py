@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,36 @@ class SharedEngine:
                 return self.engine.logits(sequence, tokens)
             finally:
                 sequence.close()
+
+    def logits_in_parts(
+        self,
+        tokens: Sequence[int],
+        first: int,
+        *,
+        size: int,
+        cancelled: Callable[[], bool] | None,
+    ) -> Generator[np.ndarray, None, None]:
+        """Yields the logits after each of ``tokens[first:]``: float32 [at most size, vocab_size].
+
+        Each part is a turn of its own. Ends early when ``cancelled()``.
+        """
+        sequence = self.new_sequence()
+        try:
+            if first:
+                with self._my_turn():
+                    self.check_open()
+                    self.engine.prefill(sequence, tokens[:first], cancelled=cancelled)
+                if sequence.n_tokens < first:
+                    return
+            for begin in range(first, len(tokens), size):
+                if begin and cancelled is not None and cancelled():
+                    return
+                with self._my_turn():
+                    self.check_open()
+                    logits = self.engine.logits(sequence, tokens[begin : begin + size])
+                yield logits
+        finally:
+            self.release(sequence)
 
     @contextmanager
     def _trusted(self, sequence: "KvSequence") -> Iterator[None]:

@@ -26,6 +26,21 @@ def test_every_package_is_listed() -> None:
     assert sorted(found) == PYPROJECT["tool"]["setuptools"]["packages"]
 
 
+def test_every_data_file_is_listed() -> None:
+    # Without it, a wheel would lack the file.
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "edgeqwen").rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    listed = {
+        f"{package.replace('.', '/')}/{name}"
+        for package, names in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for name in names
+    }
+    assert found == listed
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     version = PYPROJECT["project"]["version"]
     assert edgeqwen.__version__ == version == importlib.metadata.version("edgeqwen")

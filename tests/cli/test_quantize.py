@@ -8,25 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from edgeqwen.cli.demo_model import write_checkpoint
 from tests.cli.running import REAL, ROOT, environment, json_of, run
 from tests.gguf_samples import write_tiny_gguf
+from tests.hf_checkpoints import write_checkpoint
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    write_checkpoint(folder)
-    return folder
+    return write_checkpoint(tmp_path / "checkpoint")
 
 
 def test_writes_a_file_and_says_so(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.gguf"
     done = run("quantize", checkpoint, "-t", "q8_0", "-o", output)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{output}: 111,168 weights in ")
-    assert " KiB, 8.62 bits per weight, " in done.stdout
+    assert done.stdout.startswith(f"{output}: 90,688 weights in ")
+    assert " KiB, 8.65 bits per weight, " in done.stdout
     types = json_of(run("inspect", output, "--json"))["types"]
     assert {entry["type"] for entry in types} == {"Q8_0", "F32"}
 

@@ -1,5 +1,7 @@
 """``edgeqwen run``: one answer, as text and as JSON."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.running import json_of, run
@@ -71,3 +73,24 @@ def test_an_empty_prompt_is_an_error() -> None:
     done = run("run", "x.gguf", "", "--raw")
     assert done.returncode == 1
     assert done.stderr == "edgeqwen: prompt is empty: give at least one token\n"
+
+
+def test_a_single_argument_is_the_prompt() -> None:
+    fields = json_of(run("run", "hi", "--json"))
+    assert fields["n_prompt"] == json_of(run("run", "x.gguf", "hi", "--json"))["n_prompt"]
+    from_pipe = json_of(run("run", "-", "--json", input="hi"))
+    assert from_pipe["n_prompt"] == fields["n_prompt"]
+
+
+def test_a_file_alone_is_no_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.touch()
+    done = run("run", path, COLUMNS="300")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{path} is a file, and the prompt is missing: edgeqwen run MODEL PROMPT" in done.stderr
+
+
+def test_a_prompt_without_quotes() -> None:
+    done = run("run", "x.gguf", "Why", "is", "it?", COLUMNS="300")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "4 arguments, expected [MODEL] PROMPT: put a prompt of several words" in done.stderr

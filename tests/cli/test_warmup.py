@@ -11,7 +11,7 @@ from tests.cli.running import run
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["x.gguf", "-t", "3"], (Path("x.gguf"), 3)), ([], (None, None))],
+    [(["x.gguf", "-t", "3"], (Path("x.gguf"), 3)), (["--all"], (None, None))],
 )
 def test_compiles(
     arguments: list[str], expected: tuple[Path | None, int | None], monkeypatch: pytest.MonkeyPatch
@@ -26,3 +26,9 @@ def test_compiles(
     done = run("warmup", *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "All kernels are compiled.\n", "")
     assert calls == [expected]
+
+
+def test_all_and_a_model_exclude_each_other() -> None:
+    done = run("warmup", "x.gguf", "--all")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--all is for every model: leave out MODEL, or --all" in done.stderr

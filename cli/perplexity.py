@@ -1,0 +1,109 @@
+"""``edgeqwen perplexity``: how well a model predicts a text."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeqwen.cli import options
+
+if TYPE_CHECKING:
+    from edgeqwen.perplexity import Perplexity
+
+
+def perplexity(
+    model: options.ModelOrBuiltIn = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-f", "--file", metavar="TEXT", help="A text in UTF-8; by default the built-in one."
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--context",
+            min=2,
+            help="Tokens of a window; by default 512, or the model's context if that is less.",
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens from one window to the next; by default half the window."),
+    ] = None,
+    special: Annotated[
+        bool,
+        typer.Option("--special", help="Read <|im_start|> and the like as special tokens."),
+    ] = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how well a model predicts a text: lower is better, 1 is certainty.
+
+    The text is read in windows that overlap. What stands after ± is the standard error.
+    """
+    from edgeqwen.cli.loading import load_model, named_or_built_in
+    from edgeqwen.cli.progress import count_bar
+    from edgeqwen.guide import held_out_text
+    from edgeqwen.perplexity import perplexity as measure
+
+    text = held_out_text() if file is None else _read(file)
+    with load_model(named_or_built_in(model), threads=threads, context=None) as loaded:
+        tokens = loaded.tokenizer.encode(text, allow_special=special or file is None)
+        with count_bar("measuring") as progress:
+            found = measure(loaded, tokens, context=context, stride=stride, progress=progress)
+    print(json.dumps(_fields(found)) if as_json else _lines(found))
+
+
+def _read(path: Path) -> str:
+    from edgeqwen.errors import FileFormatError
+
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path}: byte {error.start} is no UTF-8 ({error.reason}), expected a text file in "
+            "UTF-8; convert it"
+        ) from None
+
+
+def _fields(found: "Perplexity") -> dict[str, Any]:
+    """Returns the figures for programs; null where one is unknown or more than a float holds."""
+    fields = {
+        "perplexity": found.perplexity,
+        "perplexity_se": found.perplexity_se,
+        "mean_nll": found.mean_nll,
+        "mean_nll_se": found.mean_nll_se,
+        "n_tokens": found.n_tokens,
+        "n_scored": found.n_scored,
+        "n_windows": found.n_windows,
+        "n_read": found.n_read,
+        "context": found.context,
+        "stride": found.stride,
+        "elapsed_s": found.elapsed_s,
+        "read_tps": found.read_tps,
+    }
+    return {
+        key: value if value is None or math.isfinite(value) else None
+        for key, value in fields.items()
+    }
+
+
+def _lines(found: "Perplexity") -> str:
+    """Returns the figures for people."""
+
+    def with_error(value: float, error: float | None) -> str:
+        return f"{value:.6g}" + (f" ± {error:.3g}" if error is not None else "")
+
+    return "\n".join(
+        (
+            f"perplexity   {with_error(found.perplexity, found.perplexity_se)}",
+            f"mean NLL     {with_error(found.mean_nll, found.mean_nll_se)} nats per token",
+            f"tokens       {found.n_tokens}, of which {found.n_scored} were scored",
+            f"windows      {found.n_windows} of {found.context} tokens, stride {found.stride}",
+            f"speed        {found.read_tps:.1f} tokens/s read, in {found.elapsed_s:.1f} s",
+        )
+    )

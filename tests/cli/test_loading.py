@@ -1,0 +1,64 @@
+"""The model of a command that names none: the built-in one, with a line that says so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeqwen
+from edgeqwen.cli.loading import BUILT_IN
+from edgeqwen.guide import model_path
+from tests.cli import fake_program
+from tests.cli.running import json_of, run
+
+COMMANDS = {
+    "chat": (),
+    "run": ("hello",),
+    "bench": ("-p", "4", "-n", "0", "-r", "1"),
+    "perplexity": (),
+    "warmup": (),
+}
+
+
+@pytest.fixture
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were loaded, or that kernels were compiled for."""
+    found: list[Path] = []
+    load, warmup = fake_program.load, fake_program.warmup
+
+    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
+        found.append(path)
+        return load(path, **options)
+
+    def note_warmup(path: Path, **options: Any) -> None:
+        found.append(path)
+        warmup(path, **options)
+
+    monkeypatch.setattr(fake_program, "load", note_load)
+    monkeypatch.setattr(fake_program, "warmup", note_warmup)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_model(command: str, asked_for: list[Path]) -> None:
+    done = run(command, *COMMANDS[command])
+    assert (done.returncode, done.stderr) == (0, f"{BUILT_IN}\n")
+    assert set(asked_for) == {model_path()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_with_a_model(command: str, asked_for: list[Path]) -> None:
+    done = run(command, "x.gguf", *COMMANDS[command])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(asked_for) == {Path("x.gguf")}
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "perplexity"])
+def test_json_stays_json(command: str) -> None:
+    assert json_of(run(command, *COMMANDS[command], "--json"))
+
+
+def test_the_line_is_short_and_says_how_to_get_a_real_model() -> None:
+    assert len(BUILT_IN) <= 150
+    assert "\n" not in BUILT_IN
+    assert "edgeqwen quantize FOLDER -o model.gguf" in BUILT_IN
