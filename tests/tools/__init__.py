@@ -1,0 +1,1 @@
+"""Tests of tools/: the guide, the manual, and that both are true."""
