@@ -71,9 +71,9 @@ def perplexity(
 
     The text is cut into windows of ``context`` tokens (512, or the model's context if that is
     less), one every ``stride`` tokens (half the window). Each is read anew, and in it only those
-    tokens count that no window before has scored; its first token has nothing before it, and
-    counts in no window. So a token is predicted from at least context - stride tokens before it,
-    except in the first window.
+    tokens count that no window before has scored, and not its first, which nothing stands before:
+    where stride is context, no window counts that token. Others are predicted from at least
+    context - stride tokens before them, except in the first window.
 
     ``tokens``: ids, at least 2. ``progress(done, total)`` counts tokens scored. When
     ``cancelled()``, the result is that of the tokens scored so far, at least one.
@@ -105,8 +105,9 @@ def perplexity(
                 n_scored += n
                 if progress is not None:
                     progress(n_scored, total)
-        n_read += at - 1 - begin
-        n_windows += 1
+        if at > first:
+            n_read += at - 1 - begin
+            n_windows += 1
         if cancelled is not None and cancelled():
             break
     return _estimate(

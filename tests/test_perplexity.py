@@ -150,7 +150,7 @@ def test_cancelled_while_a_window_is_read_it_scores_nothing_of_it() -> None:
     model, engine = fake_model()
     prefills: list[Any] = engine.prefilled
     found = perplexity(model, [1] * 100, context=40, stride=10, cancelled=lambda: bool(prefills))
-    assert (found.n_scored, len(prefills)) == (39, 1)
+    assert (found.n_scored, found.n_read, found.n_windows, len(prefills)) == (39, 39, 1, 1)
     assert all(sequence.closed for sequence in engine.sequences)
 
 
