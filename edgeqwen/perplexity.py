@@ -143,8 +143,6 @@ def _windows(n_tokens: int, context: int, stride: int) -> Iterator[tuple[int, in
         first, end = max(begin + 1, end), min(begin + context, n_tokens)
         if first < end:
             yield begin, first, end
-        if end == n_tokens:
-            return
 
 
 def _negative_log_likelihood(

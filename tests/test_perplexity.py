@@ -154,6 +154,15 @@ def test_cancelled_while_a_window_is_read_it_scores_nothing_of_it() -> None:
     assert all(sequence.closed for sequence in engine.sequences)
 
 
+def test_cancelled_before_the_first_row_there_are_none() -> None:
+    model, engine = fake_model()
+    # Only once, in the middle of the step: what the step left out must be noticed all the same.
+    answers = iter([True])
+    rows = model.logits_in_parts([1] * 40, first=30, cancelled=lambda: next(answers, False))
+    assert list(rows) == []
+    assert [(sequence.n_tokens, sequence.closed) for sequence in engine.sequences] == [(15, True)]
+
+
 def test_an_error_in_the_middle_frees_the_cache() -> None:
     model, engine = fake_model()
 

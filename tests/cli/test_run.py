@@ -90,6 +90,14 @@ def test_a_file_alone_is_no_prompt(tmp_path: Path) -> None:
     assert f"{path} is a file, and the prompt is missing: edgeqwen run MODEL PROMPT" in done.stderr
 
 
+def test_a_hyphen_is_standard_input_even_where_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "-").touch()
+    monkeypatch.chdir(tmp_path)
+    assert run("run", "-", input="hi", answer="fine").stdout == "fine\n"
+
+
 def test_a_prompt_without_quotes() -> None:
     done = run("run", "x.gguf", "Why", "is", "it?", COLUMNS="300")
     assert (done.returncode, done.stdout) == (2, "")
