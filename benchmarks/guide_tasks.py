@@ -21,7 +21,7 @@ from benchmarks.task_scores import GROUPS, Score, ask_all, share, wilson_interva
 from edgeqwen.quant import quantize
 from tools.guide_model.corpus.mixture import TASKS
 
-CHECKPOINT = machine.ROOT / "tools" / "guide_model" / "checkpoint"
+CHECKPOINT = machine.ROOT / "tools" / "guide_model" / "edgeqwen-guide"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,7 +30,7 @@ def describe(n_threads: int = 1) -> dict[str, Any]:
         "cpu": cpu_name(),
         "n_cpus": os.cpu_count(),
         "n_usable_cpus": n_usable_cpus(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "isa": current_isa().name,
         "load_average": round(load_average(), 2),
         "n_threads": n_threads,

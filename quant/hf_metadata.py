@@ -132,10 +132,10 @@ class _SpecialTokens:
 
 
 def _sampling(path: Path, generation: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """Returns the sampling defaults; none where the model is meant to be used greedily."""
+    """Returns the sampling defaults; a temperature of 0 where the checkpoint asks for no sampling."""
     found: dict[str, MetadataValue] = {}
     if generation.get("do_sample") is False:
-        return found
+        generation = {**generation, "temperature": 0.0}
     for key, (name, kind) in _SAMPLING.items():
         value = generation.get(key)
         if value is None:

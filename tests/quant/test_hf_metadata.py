@@ -108,9 +108,14 @@ def test_ids_that_do_not_exist(folder: Folder, value: Any) -> None:
         folder.read(eos_token_id=value)
 
 
-def test_greedy_models_have_no_sampling_defaults(folder: Folder) -> None:
-    folder.change("generation_config.json", do_sample=False)
-    assert not any(key.startswith("general.sampling") for key in folder.read())
+def test_a_checkpoint_without_sampling_is_greedy(folder: Folder) -> None:
+    folder.change("generation_config.json", do_sample=False, repetition_penalty=1.1)
+    metadata = folder.read()
+    assert metadata["general.sampling.temp"] == 0
+    assert metadata["general.sampling.penalty_repeat"] == 1.1
+
+
+def test_without_a_generation_config_there_are_no_sampling_defaults(folder: Folder) -> None:
     (folder.path / "generation_config.json").unlink()
     assert not any(key.startswith("general.sampling") for key in folder.read())
 

@@ -1,0 +1,132 @@
+"""Makes the built-in model: corpus, training, checkpoint, quantized file, held-out text.
+
+``python -m tools.guide_model`` does all of it; a run that was interrupted goes on where it was.
+"""
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+
+from edgeqwen.quant import quantize
+from tools.guide_model.corpus import mixture
+from tools.guide_model.dataset import Dataset, make_dataset, make_tokenizer
+from tools.guide_model.export import write_checkpoint
+from tools.guide_model.network import Network, Shape
+from tools.guide_model.rendering import parts
+from tools.guide_model.train import Schedule, train
+
+_ROOT = Path(__file__).resolve().parents[2]
+# The folder's name becomes the model's.
+CHECKPOINT = Path(__file__).parent / "edgeqwen-guide"
+PACKAGE = _ROOT / "edgeqwen" / "guide"
+
+_TYPE = "q8_0"
+_N_HELD_OUT_DOCUMENTS = 300
+_HELD_OUT_SEED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The folder with what can be made again."""
+
+    folder: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "dataset.npz"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.pt"
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of the corpus and the training's state.")] = (
+        _ROOT / "build" / "guide_model"
+    ),
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 4096 tokens.")] = 1700,
+    seed: Annotated[int, typer.Option(help="Another seed gives another corpus and model.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="The result depends on it.")] = 2,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results instead of the repository's.")
+    ] = None,
+) -> None:
+    """Trains the model that edgeqwen carries, and puts it where the package expects it."""
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    shape = Shape()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ) as progress:
+        tokenizer, dataset = _corpus(_Work(work), shape, steps, seed, progress)
+        network = _trained(_Work(work), shape, dataset, Schedule(steps, seed=seed), progress)
+    checkpoint = output / CHECKPOINT.name if output else CHECKPOINT
+    package = output or PACKAGE
+    write_checkpoint(checkpoint, network, tokenizer)
+    quantize(checkpoint, package / "guide.gguf", _TYPE)
+    (package / "held_out.txt").write_text(held_out_text(), encoding="utf-8")
+
+
+def held_out_text() -> str:
+    """Returns conversations and holes that the model never saw, as text with special tokens."""
+    documents = mixture.documents(Random(_HELD_OUT_SEED), "held_out")
+    return "".join(
+        text for document in islice(documents, _N_HELD_OUT_DOCUMENTS) for text, _ in parts(document)
+    )
+
+
+def _corpus(
+    work: _Work, shape: Shape, steps: int, seed: int, progress: Progress
+) -> tuple[Tokenizer, Dataset]:
+    """Returns the vocabulary and the tokens, made where they aren't there yet."""
+    if work.dataset.exists():
+        dataset = Dataset.load(work.dataset)
+        if len(dataset.starts) - 1 != steps:
+            raise typer.BadParameter(
+                f"{work.dataset} holds {len(dataset.starts) - 1} steps, not {steps}; remove it, "
+                "or name another folder with --work"
+            )
+        return Tokenizer.from_file(str(work.tokenizer)), dataset
+    bar = progress.add_task("corpus", total=steps, note="steps")
+    tokenizer = make_tokenizer(seed, shape.vocab_size)
+    tokenizer.save(str(work.tokenizer))
+    for made in make_dataset(seed, tokenizer, steps):
+        if isinstance(made, Dataset):
+            made.save(work.dataset)
+            return tokenizer, made
+        progress.update(bar, completed=made)
+    raise AssertionError("make_dataset ends with a dataset")
+
+
+def _trained(
+    work: _Work, shape: Shape, dataset: Dataset, schedule: Schedule, progress: Progress
+) -> Network:
+    bar = progress.add_task("training", total=schedule.n_steps, note="")
+    log = work.folder / "loss.tsv"
+
+    def show(step: int, loss: float) -> None:
+        progress.update(bar, completed=step + 1, note=f"loss {loss:.3f}")
+        with log.open("a") as file:
+            file.write(f"{step}\t{loss:.4f}\t{time.time():.0f}\n")
+
+    return train(dataset, shape, schedule, work.state, show)
+
+
+if __name__ == "__main__":
+    typer.run(main)
