@@ -132,7 +132,7 @@ class _SpecialTokens:
 
 
 def _sampling(path: Path, generation: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    """Returns the sampling defaults; a temperature of 0 where the checkpoint asks for no sampling."""
+    """Returns the sampling defaults; temperature 0 where the checkpoint asks for no sampling."""
     found: dict[str, MetadataValue] = {}
     if generation.get("do_sample") is False:
         generation = {**generation, "temperature": 0.0}

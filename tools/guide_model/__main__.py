@@ -56,7 +56,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of the corpus and the training's state.")] = (
         _ROOT / "build" / "guide_model"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of 4096 tokens.")] = 1700,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 4096 tokens.")] = 600,
     seed: Annotated[int, typer.Option(help="Another seed gives another corpus and model.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="The result depends on it.")] = 2,
     output: Annotated[

@@ -29,8 +29,8 @@ class Schedule:
     n_warmup: int = 40
     # The learning rates fall to zero over this last part of the steps.
     cooling: float = 0.6
-    matrix_lr: float = 0.02
-    other_lr: float = 0.004
+    matrix_lr: float = 0.006
+    other_lr: float = 0.012
     seed: int = 1
 
     def rate(self, step: int) -> float:
