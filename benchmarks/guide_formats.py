@@ -21,19 +21,28 @@ if __package__ in (None, ""):  # run as a file: only this folder is on the path
 
 import edgeqwen
 from benchmarks import guide_tasks, machine
-from benchmarks.divergence import divergences
-from benchmarks.format_order import REFERENCE, surprises
-from benchmarks.quality_page import write_page
+from benchmarks.divergence import differences, divergences
+from benchmarks.format_order import REFERENCE, neighbours, surprises
+from benchmarks.quality_page import COMMAND, OutdatedReportError, busy_text, write_page
 from benchmarks.runtimes import Runtime, open_runtime
 from benchmarks.task_scores import ask_all
 from edgeqwen.guide import held_out_text
-from edgeqwen.perplexity import perplexity
 from edgeqwen.quant import TYPES, quantize
 from tools.guide_model.corpus.mixture import TASKS
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "guide_formats.json"
 DOCS = machine.ROOT / "docs"
 SETTLE_S = 0.2  # a thread team may spin for a moment after its last task
+
+# What of the command line decides the figures, by its name among the options.
+FLAGS = {
+    "n": "-n",
+    "threads": "-t",
+    "prompt": "-p",
+    "generate": "-g",
+    "rounds": "--rounds",
+    "tokens": "--tokens",
+}
 
 Formats = dict[str, dict[str, Any]]  # the figures of every format
 
@@ -46,24 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     report = json.loads(options.json.read_text(encoding="utf-8"))
-    write_page(report, options.docs)
-    for sentence in surprises(report["formats"]) or ["The formats order as expected."]:
+    try:
+        write_page(report, options.docs)
+    except OutdatedReportError as error:
+        sys.exit(f"{options.json}: {error}")
+    for sentence in surprises(report) or ["The formats order as expected."]:
         print(sentence)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; says what is wrong with it and ends the program if need be."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.guide_formats", description=__doc__)
-    positive = guide_tasks.positive
-    parser.add_argument("-n", type=positive, default=200, help="examples of a task (200)")
-    parser.add_argument("-t", "--threads", type=positive, default=machine.n_usable_cpus())
-    parser.add_argument("-p", "--prompt", type=positive, default=512, help="tokens to prefill")
-    parser.add_argument("-g", "--generate", type=positive, default=64, help="tokens to decode")
-    parser.add_argument("--rounds", type=positive, default=7, help="of which the median counts")
-    parser.add_argument("--tokens", type=positive, help="of the text, from its start; else all")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are kept")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and the plot")
-    parser.add_argument("--from-json", action="store_true", help="only write the page anew")
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.tokens is not None and options.tokens < 3:
         parser.error(f"--tokens is {options.tokens}; expected 3 or more")
@@ -74,9 +76,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def command(options: argparse.Namespace) -> str:
+    """Returns the command line that measures the same; what is as by default is left out."""
+    default = _parser().get_default
+    given = vars(options)
+    changed = (
+        f"{flag} {given[name]}" for name, flag in FLAGS.items() if given[name] != default(name)
+    )
+    return " ".join((COMMAND, *changed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    positive = guide_tasks.positive
+    parser.add_argument("-n", type=positive, default=200, help="examples of a task (200)")
+    parser.add_argument("-t", "--threads", type=positive, default=machine.n_usable_cpus())
+    parser.add_argument("-p", "--prompt", type=positive, default=512, help="tokens to prefill")
+    parser.add_argument("-g", "--generate", type=positive, default=64, help="tokens to decode")
+    parser.add_argument("--rounds", type=positive, default=7, help="of which the median counts")
+    parser.add_argument("--tokens", type=positive, help="of the text, from its start; else all")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are kept")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page and the plot")
+    parser.add_argument("--from-json", action="store_true", help="only write the page anew")
+    return parser
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Returns what guide_formats.json holds."""
     about = machine.describe(options.threads)
+    if busy := busy_text(about):
+        print(busy)
     with tempfile.TemporaryDirectory() as folder:
         files = {type: Path(folder) / f"guide-{type}.gguf" for type in TYPES}
         formats: Formats = {}
@@ -88,9 +117,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "bits_per_weight": written.bits_per_weight,
             }
         measure_speed(files, formats, options)
-        n_tokens = measure_quality(files, formats, options)
+        quality = measure_quality(files, formats, options)
     return {
         "benchmark": "guide_formats",
+        "command": command(options),
         "machine": about,
         "model": {"n_weights": written.n_weights},
         "options": {
@@ -99,8 +129,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "n_prompt": options.prompt,
             "n_generated": options.generate,
             "rounds": options.rounds,
-            "n_tokens": n_tokens,
         },
+        **quality,
         "formats": list(formats.values()),
     }
 
@@ -156,8 +186,12 @@ def _rate(runtime: Runtime, n: int, read: Callable[[Sequence[int]], None]) -> fl
 
 def measure_quality(
     files: Mapping[str, Path], formats: Formats, options: argparse.Namespace
-) -> int:
-    """Adds tasks, perplexity and divergence from F16; returns the tokens of the text."""
+) -> dict[str, Any]:
+    """Adds tasks, perplexity and divergence from F16; returns what concerns no single format.
+
+    That is the number of the text's tokens, the tasks, and how formats of neighbouring sizes
+    differ, which is computed here because the tokens' own values would fill many megabytes.
+    """
     with ExitStack() as stack:
         models = {
             type: stack.enter_context(edgeqwen.load(path, n_threads=options.threads))
@@ -165,19 +199,21 @@ def measure_quality(
         }
         tokens = models[REFERENCE].tokenizer.encode(held_out_text(), allow_special=True)
         tokens = tokens[: options.tokens]
-        print(f"KL divergence on {len(tokens)} tokens", flush=True)
-        found = divergences(list(models.values()), models[REFERENCE], tokens)
-        for type, divergence in zip(models, found, strict=True):
-            formats[type] |= divergence.figures()
+        print(f"perplexity and KL divergence on {len(tokens)} tokens", flush=True)
+        read = divergences(list(models.values()), models[REFERENCE], tokens)
+        found = dict(zip(models, read, strict=True))
         for type, model in models.items():
-            print(f"{type}: perplexity and tasks", flush=True)
-            estimate = perplexity(model, tokens)
-            formats[type] |= {
-                "perplexity": estimate.perplexity,
-                "perplexity_se": estimate.perplexity_se,
-                "tasks": [score.figures() for score in ask_all(model, TASKS, options.n)],
-            }
-    return len(tokens)
+            print(f"{type}: tasks", flush=True)
+            answers = {score.name: score.answers for score in ask_all(model, TASKS, options.n)}
+            formats[type] |= {**found[type].figures(), "answers": answers}
+    return {
+        "n_tokens": len(tokens),
+        "tasks": [{"name": task.name, "title": task.title} for task in TASKS],
+        "neighbours": [
+            {"larger": larger, "smaller": smaller, **differences(found[larger], found[smaller])}
+            for larger, smaller in neighbours(list(formats.values()))
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,15 @@ if __package__ in (None, ""):  # run as a file: only this folder is on the path
 
 import edgeqwen
 from benchmarks import machine
-from benchmarks.task_scores import GROUPS, Score, ask_all, share, wilson_interval
+from benchmarks.task_scores import (
+    GROUPS,
+    Score,
+    ask_all,
+    goal_of,
+    goal_text,
+    share,
+    wilson_interval,
+)
 from edgeqwen.quant import quantize
 from tools.guide_model.corpus.mixture import TASKS
 
@@ -34,12 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}: held-out examples; right is word for word the expected answer")
             print(heading("task"))
             scores = ask_all(
-                model, TASKS, options.n, ready=lambda score: print(row(score), flush=True)
+                model,
+                TASKS,
+                options.n,
+                ready=lambda score: print(row(score, goal_of(score.name)), flush=True),
             )
     print(f"\n{heading('together')}")
     for group in GROUPS:
-        goal = f"  goal {100 * group.goal:.0f} %" if group.goal is not None else ""
-        print(row(group.total(scores)) + goal)
+        print(row(group.total(scores), group.goal))
     for score in scores:
         show_wrong(score, options.wrong)
     if options.json:
@@ -107,11 +117,12 @@ def heading(first: str) -> str:
     return f"{first:44}{'right':>7}{'of':>6}{'%':>8}   95 % interval"
 
 
-def row(score: Score) -> str:
-    """Returns a score as a line of the table."""
+def row(score: Score, goal: float | None) -> str:
+    """Returns a score as a line of the table, beside its goal if it has one."""
     low, high = wilson_interval(score.right, score.n)
     figures = f"{score.right:7}{score.n:6}{100 * share(score):8.1f}"
-    return f"{score.title:44}{figures}   {100 * low:.1f} to {100 * high:.1f}"
+    line = f"{score.title:44}{figures}   {100 * low:.1f} to {100 * high:.1f}"
+    return line if goal is None else f"{line:82}  goal {goal_text(score, goal)}"
 
 
 def show_wrong(score: Score, k: int) -> None:

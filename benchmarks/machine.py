@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("edgeqwen", "numpy", "numba", "llvmlite", "gguf", "llama-cpp-python")
 BUFFER_BYTES = 1 << 29  # far more than any cache of the CPUs in question
 
+BUSY = 0.7
+"""Processes that wanted a CPU before a benchmark began: with more, its figures say so."""
+
 
 def describe(n_threads: int = 1) -> dict[str, Any]:
     """Returns what a benchmark's JSON says about this machine; reads memory for about a second.

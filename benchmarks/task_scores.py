@@ -1,7 +1,7 @@
 """Tasks asked of a model: which examples, what counts as right, and how sure a share is."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -28,13 +28,23 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How many of a task's examples a model answered right, and what it said to the others."""
+    """Which of a task's examples a model answered right, and what it said to the others.
+
+    ``answers`` has a character for every example, in their order: 1 is right, 0 is wrong.
+    """
 
     name: str
     title: str
-    right: int
-    n: int
+    answers: str
     wrong: tuple[Wrong, ...] = ()
+
+    @property
+    def right(self) -> int:
+        return self.answers.count("1")
+
+    @property
+    def n(self) -> int:
+        return len(self.answers)
 
     def figures(self) -> dict[str, Any]:
         """Returns what a JSON file keeps of it."""
@@ -43,17 +53,20 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tasks that are counted together; ``goal`` is the share that the project demands, if any."""
+    """Tasks that are counted together.
+
+    ``goal`` is the share of right answers that the project demands, if any: of all of them
+    together and of each, so that an easy task can't hide a hard one.
+    """
 
     title: str
     tasks: tuple[str, ...]
     goal: float | None = None
 
-    def total(self, scores: Sequence[Score]) -> Score:
+    def total(self, scores: Iterable[Score]) -> Score:
         """Returns the sum of those scores that belong to the group."""
-        mine = [score for score in scores if score.name in self.tasks]
-        n_right = sum(score.right for score in mine)
-        return Score("+".join(self.tasks), self.title, n_right, sum(score.n for score in mine))
+        mine = [score.answers for score in scores if score.name in self.tasks]
+        return Score("+".join(self.tasks), self.title, "".join(mine))
 
 
 GROUPS = (
@@ -74,6 +87,7 @@ GROUPS = (
         ),
         0.90,
     ),
+    Group("Repeat what is said", ("repeat",)),
     Group("Questions about edgeqwen, recombined", ("topics", "options"), 0.95),
     Group("Questions about edgeqwen, in other words", ("wordings",)),
     Group("Small talk, in other words", ("small_talk",)),
@@ -119,19 +133,16 @@ def ask_all(
     """
     scores = []
     for task in tasks:
-        examples = held_out_examples(task, n)
-        wrong = tuple(_wrong_answers(model, examples))
-        score = Score(task.name, task.title, len(examples) - len(wrong), len(examples), wrong)
-        scores.append(score)
-        ready(score)
+        asked = [(example, answer_of(model, example)) for example in held_out_examples(task, n)]
+        answers = "".join("01"[answer == example.answer] for example, answer in asked)
+        wrong = tuple(
+            Wrong(_question(example), example.answer, answer)
+            for example, answer in asked
+            if answer != example.answer
+        )
+        scores.append(Score(task.name, task.title, answers, wrong))
+        ready(scores[-1])
     return scores
-
-
-def _wrong_answers(model: Model, examples: Sequence[Example | Fill]) -> Iterator[Wrong]:
-    for example in examples:
-        answer = answer_of(model, example)
-        if answer != example.answer:
-            yield Wrong(_question(example), example.answer, answer)
 
 
 def _question(example: Example | Fill) -> str:
@@ -144,6 +155,18 @@ def _question(example: Example | Fill) -> str:
 def share(score: Score) -> float:
     """Returns the share of right answers, from 0 to 1; NaN where nothing was asked."""
     return score.right / score.n if score.n else math.nan
+
+
+def goal_text(score: Score, goal: float | None) -> str:
+    """Returns a goal in per cent and, where the score is below it, that; nothing without a goal."""
+    if goal is None:
+        return ""
+    return f"{100 * goal:.0f} %" + (", below" if share(score) < goal else "")
+
+
+def goal_of(task: str) -> float | None:
+    """Returns the goal of a task, which is that of its group."""
+    return next((group.goal for group in GROUPS if task in group.tasks), None)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:

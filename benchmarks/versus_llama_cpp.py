@@ -23,7 +23,6 @@ from benchmarks.synthetic import SHAPES, TYPES, model_file
 from benchmarks.worker import Worker
 
 SETTLE_S = 0.2  # a thread team may spin for a moment after its last task
-BUSY = 0.7  # processes that wanted a CPU before the benchmark began
 FIRST_PROMPT = 16  # tokens read until the first token, in the measurement of loading
 # What is better when it is larger; of the rest, less is better.
 RATES = ("prefill_tps", "decode_tps")
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.model or model_file(options.shape, options.type)
     print(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {options.threads} threads")
     print(f"{about['cpu']}, reads {about['read_gb_per_s']} GB/s, commit {about['commit']}")
-    if about["load_average"] > BUSY:
+    if about["load_average"] > machine.BUSY:
         print(
             f"The machine is busy (load average {about['load_average']}): these figures are not "
             "fit to quote. llama.cpp's threads spin for one another and lose most by it."

@@ -1,14 +1,10 @@
-"""Showing an answer while it is generated, and stopping it by Ctrl-C."""
+"""Showing an answer while it is generated."""
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from edgeqwen.cli.interrupts import first_ctrl_c
 from edgeqwen.cli.terminal import clean
 
 if TYPE_CHECKING:
@@ -16,24 +12,6 @@ if TYPE_CHECKING:
 
 # Reading so many tokens of a prompt takes long enough that something should move meanwhile.
 _LONG_PROMPT = 512
-
-
-@contextmanager
-def ctrl_c_cancels(generation: "Generation") -> Iterator[None]:
-    """Lets the first Ctrl-C end the generation; a second one is a KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def cancel(signum: int, frame: FrameType | None) -> None:
-        generation.cancel()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class PromptProgress:
@@ -61,7 +39,7 @@ def show(generation: "Generation", progress: PromptProgress) -> None:
     """Prints the pieces as they come and ends the line, also after Ctrl-C."""
     ends_line = True
     try:
-        with ctrl_c_cancels(generation):
+        with first_ctrl_c(generation.cancel):
             for piece in generation:
                 sys.stdout.write(clean(piece))
                 sys.stdout.flush()

@@ -41,6 +41,7 @@ def chat(
                 frequency_penalty=frequency_penalty,
                 seed=seed,
             ),
+            greedy=(loaded.sampling.temperature if temperature is None else temperature) == 0,
             max_tokens=max_tokens,
             stop=stop or (),
         )

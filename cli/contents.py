@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from edgeqwen.cli.terminal import clean_line, size_text
+from edgeqwen.ggml_types import BITS_IN_MEMORY, GgmlType
 
 if TYPE_CHECKING:
     from edgeqwen.config import ModelConfig
@@ -25,7 +26,7 @@ def as_fields(
     return {
         "path": str(file.path),
         "version": file.version,
-        "file_bytes": file.path.stat().st_size,
+        "file_bytes": file.size,
         "n_weights": n_weights,
         "tensor_bytes": n_bytes,
         "bits_per_weight": _bits(n_bytes, n_weights),
@@ -33,7 +34,13 @@ def as_fields(
         "problem": str(problem) if problem is not None else None,
         "metadata": {key: _json_value(value) for key, value in file.metadata.items()},
         "types": [
-            {"type": name, "n_tensors": n, "n_weights": weights, "n_bytes": size}
+            {
+                "type": name,
+                "n_tensors": n,
+                "n_weights": weights,
+                "n_bytes": size,
+                "bits_in_memory": BITS_IN_MEMORY.get(GgmlType[name]),
+            }
             for name, n, weights, size in _by_type(file)
         ],
         "tensors": [
@@ -54,8 +61,7 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
     n_weights, n_bytes = _total(file)
     bits = _bits(n_bytes, n_weights)
     lines = [
-        f"{clean_line(str(file.path))}: GGUF version {file.version}, "
-        f"{size_text(file.path.stat().st_size)}",
+        f"{clean_line(str(file.path))}: GGUF version {file.version}, {size_text(file.size)}",
         f"{len(file.tensors)} tensors, {n_weights:,} weights"
         + (f", {bits:.2f} bits per weight" if bits is not None else ""),
     ]
@@ -69,7 +75,7 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
     lines += ["", "Types"]
     lines += _table(
         [
-            (name, f"{n} tensors", f"{weights:,} weights", size_text(size))
+            (name, f"{n} tensors", f"{weights:,} weights", size_text(size), _in_memory(name))
             for name, n, weights, size in _by_type(file)
         ]
     )
@@ -102,6 +108,12 @@ def _by_type(file: "GgufFile") -> list[tuple[str, int, int, int]]:
         entry[2] += tensor.n_bytes
     rows = [(name, n, weights, size) for name, (n, weights, size) in sums.items()]
     return sorted(rows, key=lambda row: -row[3])
+
+
+def _in_memory(type_name: str) -> str:
+    """Says so where a type takes more memory than it does in the file."""
+    bits = BITS_IN_MEMORY.get(GgmlType[type_name])
+    return f"{bits:.2f} bits per weight when it runs" if bits else ""
 
 
 def _json_value(value: Any) -> Any:

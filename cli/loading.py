@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from edgeqwen import Model
 
 BUILT_IN = (
-    "Using the built-in model, a small guide to edgeqwen. For a real one, download a Qwen2.5 "
-    "checkpoint and run: edgeqwen quantize FOLDER -o model.gguf"
+    "Using the built-in model, a guide to edgeqwen. For a real one, download a Qwen2.5 and run: "
+    "edgeqwen quantize FOLDER -o model.gguf && edgeqwen chat model.gguf"
 )
 
 

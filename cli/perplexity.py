@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +20,10 @@ def perplexity(
     file: Annotated[
         Path | None,
         typer.Option(
-            "-f", "--file", metavar="TEXT", help="A text in UTF-8; by default the built-in one."
+            "-f",
+            "--file",
+            metavar="TEXT",
+            help="A text in UTF-8; - reads standard input; by default the built-in one.",
         ),
     ] = None,
     context: Annotated[
@@ -44,29 +49,47 @@ def perplexity(
     """Measure how well a model predicts a text: lower is better, 1 is certainty.
 
     The text is read in windows that overlap. What stands after ± is the standard error.
+    Ctrl-C ends it early, with the figures so far.
     """
+    from edgeqwen.cli.interrupts import first_ctrl_c
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.progress import count_bar
     from edgeqwen.guide import held_out_text
-    from edgeqwen.perplexity import perplexity as measure
 
     text = held_out_text() if file is None else _read(file)
+    # Not before: it brings Numba, for which a misspelled name shouldn't have to wait.
+    from edgeqwen.perplexity import perplexity as measure
+
+    stopped = threading.Event()
     with load_model(named_or_built_in(model), threads=threads, context=None) as loaded:
         tokens = loaded.tokenizer.encode(text, allow_special=special or file is None)
-        with count_bar("measuring") as progress:
-            found = measure(loaded, tokens, context=context, stride=stride, progress=progress)
+        with first_ctrl_c(stopped.set), count_bar("measuring") as bar:
+            found = measure(
+                loaded,
+                tokens,
+                context=context,
+                stride=stride,
+                cancelled=stopped.is_set,
+                progress=bar,
+                running=lambda value: bar.describe(f"measuring: perplexity {value:.4g}"),
+            )
     print(json.dumps(_fields(found)) if as_json else _lines(found))
+    if stopped.is_set():
+        raise KeyboardInterrupt
 
 
 def _read(path: Path) -> str:
+    """Returns the text of a file, or of standard input where the path is a hyphen."""
     from edgeqwen.errors import FileFormatError
 
+    is_input = str(path) == "-"
+    content = sys.stdin.buffer.read() if is_input else path.read_bytes()
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(
-            f"{path}: byte {error.start} is no UTF-8 ({error.reason}), expected a text file in "
-            "UTF-8; convert it"
+            f"{'standard input' if is_input else path}: byte {error.start} is no UTF-8 "
+            f"({error.reason}), expected a text in UTF-8; convert it"
         ) from None
 
 

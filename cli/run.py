@@ -47,10 +47,10 @@ def run(
     """Answer one prompt and leave."""
     from edgeqwen.cli.answers import (
         PromptProgress,
-        ctrl_c_cancels,
         show,
         stats_fields,
     )
+    from edgeqwen.cli.interrupts import first_ctrl_c
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.options import SamplingKeywords
 
@@ -77,7 +77,7 @@ def run(
         if not as_json:
             show(generation, progress)
         else:
-            with ctrl_c_cancels(generation):
+            with first_ctrl_c(generation.cancel):
                 answer = generation.text
             fields = {
                 "text": answer,
@@ -99,9 +99,23 @@ def _only(models: list[Path], prompt: str) -> Path | None:
         )
     if models:
         return models[0]
-    if prompt != "-" and os.path.isfile(prompt):
+    if (found := _sign_of_a_model(prompt)) is not None:
         raise typer.BadParameter(
-            f"{clean_line(prompt)} is a file, and the prompt is missing: edgeqwen run MODEL "
+            f"{clean_line(prompt)}{found}, and the prompt is missing: edgeqwen run MODEL "
             "PROMPT; - reads the prompt from standard input"
         )
+    return None
+
+
+def _sign_of_a_model(prompt: str) -> str | None:
+    """Returns why the only argument must be meant as a model, to be put behind it, or None."""
+    if prompt == "-":
+        return None
+    if os.path.isdir(prompt):
+        return " is a folder, expected a GGUF file (edgeqwen quantize makes one of a checkpoint)"
+    if os.path.exists(prompt):
+        return " is a file"
+    # Only a single word: a question, too, may end in the name of a file.
+    if prompt.lower().endswith(".gguf") and len(prompt.split()) == 1:
+        return ": no such file"
     return None

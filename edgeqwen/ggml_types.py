@@ -77,6 +77,19 @@ class GgmlType(IntEnum):
         return prod(shape) // self.block_size * self.type_size
 
 
+BITS_IN_MEMORY = {
+    **dict.fromkeys(
+        (
+            *(GgmlType.IQ3_XXS, GgmlType.IQ3_S),
+            *(GgmlType.IQ2_XXS, GgmlType.IQ2_XS, GgmlType.IQ2_S),
+            *(GgmlType.IQ1_S, GgmlType.IQ1_M),
+        ),
+        4.5625,
+    ),
+    GgmlType.TQ1_0: 2.0625,
+}
+"""Bits that a weight takes in memory, for types that are repacked into a wider layout to run."""
+
 WITHDRAWN_TYPES = {
     4: "Q4_2",
     5: "Q4_3",

@@ -1,9 +1,7 @@
-"""GgufFile: a GGUF file mapped into memory, checked from end to end before anything is used."""
+"""GgufFile: a model in one GGUF file, or in several that belong together."""
 
-import contextlib
-import mmap
-import os
-import stat
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,60 +11,74 @@ import numpy.typing as npt
 
 from edgeqwen.config import ModelConfig
 from edgeqwen.config_keys import shown
-from edgeqwen.errors import ClosedError, FileFormatError, UnsupportedError
+from edgeqwen.errors import FileFormatError
 from edgeqwen.ggml_types import GgmlType
-from edgeqwen.gguf_metadata import HeaderReader, read_metadata, read_preamble
-from edgeqwen.gguf_tensors import TensorInfo, check_shapes, read_alignment, read_tensors
+from edgeqwen.gguf_shard import GgufShard
+from edgeqwen.gguf_tensors import TensorInfo, check_shapes, split_fused
 
 __all__ = ["GgmlType", "GgufFile", "TensorInfo"]
 
+_SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
 
 class GgufFile:
-    """A GGUF file (version 2 or 3, little-endian) with read-only views of its tensors.
+    """A model's GGUF file or files, with read-only views of the tensors.
 
-    ``metadata`` holds Python scalars, strings and read-only sequences by key; ``tensors`` holds a
-    TensorInfo by name, in the order of the file; ``size`` is in bytes. Both outlive ``close()``.
-    Nobody may cut the file short while it is open: the system would end the process.
+    ``metadata`` holds Python scalars, strings and read-only sequences by key, those of the first
+    file; ``tensors`` holds a TensorInfo by name, in the order of the files; ``size`` is in bytes,
+    of all files. All three outlive ``close()``. Nobody may cut a file short while it is open: the
+    system would end the process.
     """
 
     path: Path
     version: int
-    alignment: int
     size: int
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
-    def __init__(self, path: Path, mapping: mmap.mmap) -> None:
-        reader = HeaderReader(mapping, str(path))
+    def __init__(self, path: Path, shards: Sequence[GgufShard]) -> None:
         self.path = path
-        self.size = len(mapping)
-        self.version, n_tensors, n_keys = read_preamble(reader)
-        self.metadata = read_metadata(reader, n_keys)
-        n_shards = self.metadata.get("split.count", 0)
-        if n_shards not in (0, 1):
-            raise UnsupportedError(
-                f"{path}: split.count is {shown(n_shards)}: one shard of a model in several files, "
-                "which this version can't read; merge them with `llama-gguf-split --merge`"
-            )
-        self.alignment = read_alignment(self.metadata, str(path))
-        self.tensors = read_tensors(reader, n_tensors, self.alignment)
-        self._mapping: mmap.mmap | None = mapping
-        self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
+        self._shards = tuple(shards)
+        self.version, self.metadata = shards[0].version, shards[0].metadata
+        self.size = sum(shard.size for shard in shards)
+        self.tensors = {}
+        # Tensors that stand for rows of others, known once the configuration is.
+        self._parts: dict[str, TensorInfo] = {}
+        self._places: dict[str, GgufShard] = {}
+        for shard in shards:
+            for name, tensor in shard.tensors.items():
+                if name in self.tensors:
+                    raise FileFormatError(
+                        f"{shard.path}: {name} is in {self._places[name].path.name}, too; the "
+                        "files don't belong together: download them again"
+                    )
+                self.tensors[name], self._places[name] = tensor, shard
+        self._check_number_of_tensors()
 
     @classmethod
     def open(cls, path: str | Path) -> "GgufFile":
         """Maps a file and checks its header and the place of every tensor.
 
-        Raises FileFormatError for a file that is missing, unreadable, damaged or no GGUF, and
+        Of a model in several files (``-00001-of-00003.gguf``), any may be named. Raises
+        FileFormatError for a file that is missing, unreadable, damaged or no GGUF, and
         UnsupportedError for a sound one that this version can't read.
         """
         path = Path(path)
-        mapping = _map(path)
+        named = GgufShard.open(path)
+        shards = [named]
         try:
-            return cls(path, mapping)
+            if named.n_shards > 1:
+                shards = _with_its_siblings(named)
+            return cls(path, shards)
         except BaseException:
-            _unmap(mapping)
+            for shard in shards:
+                shard.close()
             raise
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that the model is in."""
+        return [shard.path for shard in self._shards]
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns a tensor's bytes as they lie in the file: a read-only uint8 view [n_bytes].
@@ -74,22 +86,22 @@ class GgufFile:
         The view keeps the mapping alive, beyond ``close()`` too. Raises ClosedError after
         ``close()`` and KeyError for a name that isn't in ``tensors``.
         """
-        tensor = self.tensors[name]
-        if self._bytes is None:
-            raise ClosedError(f"{self.path}: the file was closed, {name} can't be read any more")
-        return self._bytes[tensor.offset : tensor.offset + tensor.n_bytes]
+        return self._places[name].data(self.tensor(name))
 
     def release(self, name: str) -> None:
         """Lets the system take back the memory of a tensor's pages; reading loads them again."""
-        tensor = self.tensors[name]
-        if self._mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        # Only whole pages: those at the ends may hold parts of other tensors.
-        start = -(-tensor.offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (tensor.offset + tensor.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < stop:
-            with contextlib.suppress(OSError):
-                self._mapping.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._places[name].release(self.tensor(name))
+
+    def tensor(self, name: str) -> TensorInfo:
+        """Returns a tensor of the network by its name, q, k and v also where the file fuses them.
+
+        These are known after ``config()``. Raises KeyError for a name that there isn't.
+        """
+        return self._parts[name] if name in self._parts else self.tensors[name]
+
+    def place(self, tensor: TensorInfo) -> tuple[int, int]:
+        """Returns which file a tensor is in, and where: the order in which files are read."""
+        return self._shards.index(self._places[tensor.name]), tensor.offset
 
     def config(self) -> ModelConfig:
         """Reads the configuration and checks that every tensor is there and in shape.
@@ -105,13 +117,15 @@ class GgufFile:
             tied="output.weight" not in self.tensors,
         )
         check_shapes(self.tensors, config, str(self.path))
+        for fused, parts in split_fused(self.tensors, config).items():
+            self._parts |= {part.name: part for part in parts}
+            self._places |= {part.name: self._places[fused] for part in parts}
         return config
 
     def close(self) -> None:
-        """Gives the mapping back, once no view of it is left; may be called twice."""
-        mapping, self._mapping, self._bytes = self._mapping, None, None
-        if mapping is not None:
-            _unmap(mapping)
+        """Gives the mappings back, once no view of them is left; may be called twice."""
+        for shard in self._shards:
+            shard.close()
 
     def __enter__(self) -> "GgufFile":
         return self
@@ -124,35 +138,48 @@ class GgufFile:
     ) -> None:
         self.close()
 
+    def _check_number_of_tensors(self) -> None:
+        expected = self.metadata.get("split.tensors.count")
+        if expected is not None and len(self._shards) > 1 and expected != len(self.tensors):
+            raise FileFormatError(
+                f"{self.path}: the {len(self._shards)} files hold {len(self.tensors)} tensors, "
+                f"expected {shown(expected)} (split.tensors.count); download them again"
+            )
 
-def _map(path: Path) -> mmap.mmap:
-    """Maps a regular file for reading."""
+
+def _with_its_siblings(named: GgufShard) -> list[GgufShard]:
+    """Opens the other files of a model, which are named like the one at hand."""
+    match = _SHARD_NAME.fullmatch(named.path.name)
+    if match is None or int(match["count"]) != named.n_shards:
+        expected = f"NAME-{named.index + 1:05d}-of-{named.n_shards:05d}.gguf"
+        raise FileFormatError(
+            f"{named.path}: is one of {named.n_shards} files of a model, expected the name "
+            f"{expected}, by which the others are found; give the files their names back"
+        )
+    names = [
+        f"{match['stem']}-{i + 1:05d}-of-{named.n_shards:05d}.gguf" for i in range(named.n_shards)
+    ]
+    missing = [name for name in names if not (named.path.parent / name).exists()]
+    if missing:
+        raise FileFormatError(
+            f"{named.path}: is one of {named.n_shards} files of a model, and "
+            f"{' and '.join(missing[:3])}{' and others' if len(missing) > 3 else ''} "
+            f"{'is' if len(missing) == 1 else 'are'} missing beside it; download the whole model "
+            "into one folder"
+        )
+    shards: list[GgufShard] = []
     try:
-        status = os.stat(path)
-        # Before opening it: opening a pipe would wait for a writer.
-        if stat.S_ISDIR(status.st_mode):
-            convert = "; convert it with `edgeqwen quantize`" if _is_checkpoint(path) else ""
-            raise FileFormatError(f"{path}: is a folder, expected a GGUF file{convert}")
-        if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path}: is no regular file, expected a GGUF file")
-        if status.st_size == 0:
-            raise FileFormatError(f"{path}: is empty, expected a GGUF file; download it again")
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file") from None
-    except PermissionError:
-        raise FileFormatError(f"{path}: permission denied; make the file readable") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileFormatError(f"{path}: can't be opened: {reason}") from None
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    return (folder / "config.json").exists()
-
-
-def _unmap(mapping: mmap.mmap) -> None:
-    # Where views are still held, the mapping goes with the last of them.
-    with contextlib.suppress(BufferError):
-        mapping.close()
+        for i, name in enumerate(names):
+            at_hand = name == named.path.name
+            shard = named if at_hand else GgufShard.open(named.path.parent / name)
+            shards.append(shard)
+            if (shard.index, shard.n_shards) != (i, named.n_shards):
+                raise FileFormatError(
+                    f"{shard.path}: says that it is file {shard.index + 1} of {shard.n_shards}, "
+                    "which its name doesn't; give the files their names back"
+                )
+    except BaseException:
+        for shard in shards:
+            shard.close()
+        raise
+    return shards

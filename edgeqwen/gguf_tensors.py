@@ -114,13 +114,11 @@ def check_shapes(tensors: Mapping[str, TensorInfo], config: ModelConfig, source:
         raise UnsupportedError(
             f"{source}: holds no tensors, only a vocabulary; a model with weights is needed"
         )
-    fused = next((name for name in tensors if ".attn_qkv." in name), None)
-    if fused is not None:
-        raise UnsupportedError(
-            f"{source}: {fused} holds q, k and v in one, which this version can't run; "
-            "convert the original checkpoint with `edgeqwen quantize`"
-        )
     expected = config.expected_tensors()
+    for name, parts in _fused(config).items():
+        if name in tensors and not any(part in tensors for part in parts):
+            rows = sum(expected.pop(part)[0] for part in parts)
+            expected[name] = (rows, config.hidden_size)[: 2 if name.endswith("weight") else 1]
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise FileFormatError(
@@ -140,3 +138,34 @@ def check_shapes(tensors: Mapping[str, TensorInfo], config: ModelConfig, source:
                 f"{source}: {name} has the shape {tensor.shape}, expected {expected[name]} "
                 "(rows, columns) from the metadata; the file contradicts itself"
             )
+
+
+def split_fused(
+    tensors: Mapping[str, TensorInfo], config: ModelConfig
+) -> dict[str, list[TensorInfo]]:
+    """Returns the rows of each tensor that holds q, k and v in one, as three tensors.
+
+    The tensors have passed ``check_shapes``.
+    """
+    shapes = config.expected_tensors()
+    found: dict[str, list[TensorInfo]] = {}
+    for fused, parts in _fused(config).items():
+        if fused not in tensors:
+            continue
+        whole = tensors[fused]
+        row_bytes = whole.n_bytes // whole.shape[0]
+        found[fused], offset = [], whole.offset
+        for part in parts:
+            n_bytes = shapes[part][0] * row_bytes
+            found[fused].append(TensorInfo(part, whole.type, shapes[part], offset, n_bytes))
+            offset += n_bytes
+    return found
+
+
+def _fused(config: ModelConfig) -> dict[str, list[str]]:
+    """Returns the tensors that may hold q, k and v in one, with the names of the three."""
+    return {
+        f"blk.{i}.attn_qkv.{kind}": [f"blk.{i}.attn_{n}.{kind}" for n in "qkv"]
+        for i in range(config.n_layers)
+        for kind in ("weight", "bias")
+    }

@@ -43,10 +43,7 @@ class Perplexity:
     @property
     def perplexity(self) -> float:
         """exp(mean_nll); infinite where that is more than a float holds."""
-        try:
-            return math.exp(self.mean_nll)
-        except OverflowError:
-            return math.inf
+        return _exp(self.mean_nll)
 
     @property
     def perplexity_se(self) -> float | None:
@@ -66,6 +63,7 @@ def perplexity(
     stride: int | None = None,
     cancelled: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    running: Callable[[float], None] | None = None,
 ) -> Perplexity:
     """Returns the model's perplexity of a text: exp of the mean negative log likelihood.
 
@@ -75,23 +73,25 @@ def perplexity(
     where stride is context, no window counts that token. Others are predicted from at least
     context - stride tokens before them, except in the first window.
 
-    ``tokens``: ids, at least 2. ``progress(done, total)`` counts tokens scored. When
-    ``cancelled()``, the result is that of the tokens scored so far, at least one.
+    ``tokens``: ids, at least 2. ``progress(done, total)`` counts tokens scored, and just before
+    it ``running(value)`` gets their perplexity. When ``cancelled()``, the result is that of the
+    tokens scored so far, at least one.
 
     Raises OptionError for too few tokens and windows that make no sense or exceed the model's
     context, and EdgeqwenError if a logit is infinite or NaN.
     """
-    if isinstance(tokens, Sized) and len(tokens) < 2:
-        raise OptionError(
-            f"the text is too short: tokens has length {len(tokens)}, expected at least 2"
-        )
+    if isinstance(tokens, Sized):
+        _check_length(len(tokens))
     ids = np.array(token_ids(tokens, model.config.vocab_size, "tokens"))
+    # Again, for an iterator has no length before.
+    _check_length(len(ids))
     context, stride = _window(context, stride, model.engine.max_context)
-    total = sum(end - first for _, first, end in _windows(len(ids), context, stride))
+    total = sum(end - first for _, first, end in windows(len(ids), context, stride))
     nll = np.empty(total)
     n_scored = n_windows = n_read = 0
+    nll_sum = 0.0
     began = time.perf_counter()
-    for begin, first, end in _windows(len(ids), context, stride):
+    for begin, first, end in windows(len(ids), context, stride):
         # What a window's last token predicts lies beyond it.
         rows = model.logits_in_parts(
             ids[begin : end - 1].tolist(), first=first - 1 - begin, cancelled=cancelled
@@ -100,9 +100,13 @@ def perplexity(
         with closing(rows):
             for logits in rows:
                 n = len(logits)
-                nll[n_scored : n_scored + n] = _negative_log_likelihood(logits, ids[at : at + n])
+                part = _negative_log_likelihood(logits, ids[at : at + n])
+                nll[n_scored : n_scored + n] = part
+                nll_sum += float(part.sum())
                 at += n
                 n_scored += n
+                if running is not None:
+                    running(_exp(nll_sum / n_scored))
                 if progress is not None:
                     progress(n_scored, total)
         if at > first:
@@ -121,6 +125,21 @@ def perplexity(
     )
 
 
+def _check_length(n_tokens: int) -> None:
+    if n_tokens < 2:
+        raise OptionError(
+            f"the text is too short: tokens has length {n_tokens}, expected at least 2"
+        )
+
+
+def _exp(mean_nll: float) -> float:
+    """Returns the perplexity, infinite where it is more than a float holds."""
+    try:
+        return math.exp(mean_nll)
+    except OverflowError:
+        return math.inf
+
+
 def _window(context: int | None, stride: int | None, max_context: int) -> tuple[int, int]:
     """Returns the window and the stride, with their defaults; OptionError for senseless ones."""
     context = min(CONTEXT, max_context) if context is None else positive_integer(context, "context")
@@ -136,7 +155,7 @@ def _window(context: int | None, stride: int | None, max_context: int) -> tuple[
     return context, stride
 
 
-def _windows(n_tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def windows(n_tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Yields (begin, first, end): a window reads the tokens from begin, and scores first to end."""
     end = 0
     for begin in range(0, n_tokens, stride):

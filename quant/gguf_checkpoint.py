@@ -29,11 +29,10 @@ class GgufCheckpoint:
         self._file = GgufFile.open(path)
         try:
             self.config = self._file.config()
-            expected = self.config.expected_tensors()
+            tensors = map(self._file.tensor, self.config.expected_tensors())
             self.tensors = [
                 SourceTensor(tensor.name, tensor.type, tensor.shape, f"{path}: {tensor.name}")
-                for tensor in self._file.tensors.values()
-                if tensor.name in expected
+                for tensor in sorted(tensors, key=self._file.place)
             ]
             for tensor in self.tensors:
                 if not can_dequantize(tensor.type):
@@ -44,7 +43,7 @@ class GgufCheckpoint:
         except BaseException:
             self._file.close()
             raise
-        self.files = [path]
+        self.files = self._file.paths
         self.metadata: dict[str, MetadataValue] = {
             key: _value(value)
             for key, value in self._file.metadata.items()
@@ -63,7 +62,7 @@ class GgufCheckpoint:
 
     def release(self, name: str, start: int, stop: int) -> None:
         # The file lets go of whole tensors only.
-        if stop == self._file.tensors[name].n_bytes:
+        if stop == self._file.tensor(name).n_bytes:
             self._file.release(name)
 
     def close(self) -> None:

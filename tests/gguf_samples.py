@@ -8,6 +8,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from tests.random_blocks import FACTORS, random_rows
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -132,14 +134,17 @@ def write_gguf(
     types: str | Mapping[str, str] = "F32",
     version: int = 3,
     alignment: int | None = None,
+    shard_tensors: int = 0,
 ) -> dict[str, np.ndarray]:
     """Writes any metadata and tensors; returns the tensors as a reader sees them, in float32.
 
     ``types`` is the GGML type of all matrices, or of those that it names, without ``.weight``
-    (``{"token_embd": "Q8_0", "blk.0.attn_q": "Q4_0"}``); the rest is F32. Metadata becomes uint32,
+    (``{"token_embd": "Q8_0", "blk.0.attn_q": "Q4_0"}``); the rest is F32. Types that ``gguf`` can't
+    write get random weights of the same deviation. ``shard_tensors`` splits the model into files
+    of so many tensors. Metadata becomes uint32,
     float32, bool, string or array; a ``(value, gguf.GGUFValueType)`` sets the type.
     """
-    writer = gguf.GGUFWriter(path, "unused")
+    writer = gguf.GGUFWriter(path, "unused", split_max_tensors=shard_tensors)
     writer.kv_data[0].clear()
     for key, value in metadata.items():
         _add(writer, key, value)
@@ -149,7 +154,12 @@ def write_gguf(
     for name, tensor in tensors.items():
         kind = types if isinstance(types, str) else types.get(name.removesuffix(".weight"), "F32")
         number = gguf.GGMLQuantizationType[kind if tensor.ndim > 1 else "F32"]
-        data = gguf.quants.quantize(tensor, number)
+        if number.name in FACTORS and not _can_quantize(number):
+            rows, columns = tensor.shape
+            std = float(tensor.std())
+            data = random_rows(number.name, rows, columns, std=std, seed=len(seen))
+        else:
+            data = gguf.quants.quantize(tensor, number)
         seen[name] = gguf.quants.dequantize(data, number)
         writer.add_tensor(name, data, raw_dtype=number)
     writer.write_header_to_file()
@@ -163,6 +173,15 @@ def write_gguf(
     return seen
 
 
+def _can_quantize(kind: gguf.GGMLQuantizationType) -> bool:
+    block_size, _ = gguf.GGML_QUANT_SIZES[kind]
+    try:
+        gguf.quants.quantize(np.zeros((1, block_size), np.float32), kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def write_tiny_gguf(
     path: str | Path,
     *,
@@ -171,6 +190,7 @@ def write_tiny_gguf(
     k_bias: float = 0.5,
     seed: int = 0,
     version: int = 3,
+    shard_tensors: int = 0,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray | None] | None = None,
     **sizes: Any,
@@ -188,6 +208,7 @@ def write_tiny_gguf(
         _changed(weights, tensors),
         types=types,
         version=version,
+        shard_tensors=shard_tensors,
     )
 
 

@@ -159,11 +159,6 @@ def test_damaged_files(path: Path, content: bytes, message: str) -> None:
         (raw(version=3 << 24), "this GGUF file is big-endian; convert the original checkpoint"),
         (raw(pair("k", 9, array(9, 1, bytes(20)))), "k is an array of arrays, which no known"),
         (
-            raw(pair("split.count", 2, struct.pack("<H", 3))),
-            "split.count is 3: one shard of a model in several files, which this version can't "
-            "read; merge them with `llama-gguf-split --merge`",
-        ),
-        (
             raw(tensors=(tensor("x", (32,), 31),)),
             "x is of the type Q4_0_4_4, which GGUF has given up; convert the original checkpoint",
         ),
@@ -184,11 +179,6 @@ def test_a_header_that_is_too_long(path: Path, monkeypatch: pytest.MonkeyPatch) 
     strings = pair("k", 9, array(8, 9, text("a") * 9))
     assert "k[5] runs past byte 100" in str(refused(path, raw(strings)))
     path.write_bytes(raw(number))
-    GgufFile.open(path).close()
-
-
-def test_one_shard_is_a_whole_file(path: Path) -> None:
-    path.write_bytes(raw(pair("split.count", 2, struct.pack("<H", 1))))
     GgufFile.open(path).close()
 
 

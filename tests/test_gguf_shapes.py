@@ -67,10 +67,21 @@ def test_harmless_tensors_are_let_through(path: Path) -> None:
             "and leaving it out would change the results",
         ),
         (
-            {"blk.0.attn_q.weight": None, "blk.0.attn_qkv.weight": np.zeros((128, 64), np.float32)},
+            {"blk.0.attn_qkv.weight": np.zeros((128, 64), np.float32)},
             UnsupportedError,
-            "blk.0.attn_qkv.weight holds q, k and v in one, which this version can't run; "
-            "convert the original checkpoint with `edgeqwen quantize`",
+            "blk.0.attn_qkv.weight (128, 64) is no part of a Qwen2 model of 2 layers, "
+            "and leaving it out would change the results",
+        ),
+        (
+            {f"blk.0.attn_{n}.weight": None for n in "qkv"}
+            | {"blk.0.attn_qkv.weight": np.zeros((96, 64), np.float32)},
+            FileFormatError,
+            "blk.0.attn_qkv.weight has the shape (96, 64), expected (128, 64) (rows, columns)",
+        ),
+        (
+            {"blk.0.attn_q.weight": None, "blk.0.attn_qkv.weight": np.zeros((128, 64), np.float32)},
+            FileFormatError,
+            "1 of 26 tensors are missing, the first is blk.0.attn_q.weight (64, 64)",
         ),
     ],
 )

@@ -129,6 +129,30 @@ def test_progress_counts_scored_tokens() -> None:
     assert {total for _, total in seen} == {99}
 
 
+def test_tells_the_perplexity_so_far() -> None:
+    model, _ = fake_model()
+    # The first 32 tokens after the first are those before them, of the other 7 none is.
+    tokens = [1] * 33 + [1 + i % 2 for i in range(1, 8)]
+    told: list[float | int] = []
+    found = perplexity(
+        model, tokens, progress=lambda done, _: told.append(done), running=told.append
+    )
+    miss = math.log(math.e + VOCAB_SIZE - 1)
+    # The value comes before the count, so that whoever shows both shows those of one moment.
+    assert told == [pytest.approx(math.exp(miss - 1)), 32, pytest.approx(found.perplexity), 39]
+    assert found.mean_nll == pytest.approx(miss - 32 / 39)
+
+
+def test_an_infinite_perplexity_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine = fake_model()
+    logits = np.zeros((1, VOCAB_SIZE), np.float32)
+    logits[0, 2] = 1e4
+    monkeypatch.setattr(engine, "logits", lambda *_: logits)
+    told: list[float] = []
+    assert perplexity(model, [1, 1], running=told.append).perplexity == math.inf
+    assert told == [math.inf]
+
+
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_cancelled_it_tells_of_what_was_scored(after: int) -> None:
     model, engine = fake_model()
@@ -191,6 +215,7 @@ def test_logits_that_are_no_numbers(bad: float, monkeypatch: pytest.MonkeyPatch)
     [
         ([], {}, "the text is too short: tokens has length 0, expected at least 2"),
         ([1], {}, "the text is too short: tokens has length 1, expected at least 2"),
+        (iter([5]), {}, "the text is too short: tokens has length 1, expected at least 2"),
         ("text", {}, "tokens is of type str: "),
         (None, {}, "tokens is None: expected a sequence of token ids"),
         ([1, VOCAB_SIZE], {}, r"tokens\[1\] is 260: "),

@@ -1,33 +1,76 @@
 """F32, F16 and BF16: a tile is [32 columns][16 rows] of the GGUF type's own elements."""
 
-from edgeqwen.formats.base import FloatFormat
-from edgeqwen.simd.compile import kernel
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Format, Place, Tiling
+from edgeqwen.formats.panel import Panel
 from edgeqwen.simd.emitter import Emitter, Value
+from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import peek_i16, peek_i32, poke_i16, poke_i32
 
 
-@kernel
-def pack_2_bytes(source, n_rows, row_bytes, tiles, n_blocks, first_tile, last_tile):  # type: ignore[no-untyped-def]
-    for tile in range(first_tile, last_tile):
-        for block in range(n_blocks):
-            out = tiles + (tile * n_blocks + block) * 1024
-            for r in range(16):
-                row = tile * 16 + r
-                q = source + row * row_bytes + block * 64
-                for k in range(32):
-                    poke_i16(out + 32 * k + 2 * r, peek_i16(q + 2 * k) if row < n_rows else 0)
+class FloatFormat(Format):
+    """A format whose weights are floats: a tile is [32 columns][16 rows]."""
+
+    integer_activations = False
+    element_bytes: int
+
+    @property
+    def block_bytes(self) -> int:  # type: ignore[override]
+        return self.element_bytes * TILE_ROWS * BLOCK_COLUMNS
+
+    @abstractmethod
+    def load(self, e: Emitter, address: Value, offset: int) -> Value:
+        """Emits a load of ``lanes`` weights as float32."""
+
+    def panel(self, isa: Isa, n_tokens: int) -> Panel:
+        return Panel(isa, n_tokens, integers=False)
+
+    def panel_width(self, isa: Isa) -> int:
+        # Accumulators, one weight vector a part and one broadcast must fit the registers.
+        return {16: 5, 32: 6}[isa.registers] if isa.parts < 4 else 3
+
+    def panel_parts(self, isa: Isa) -> int:
+        return isa.parts
+
+    def emit_step(
+        self,
+        e: Emitter,
+        tiling: Tiling,
+        place: Place,
+        rows: Sequence[Value],
+        panel: Value,
+        totals: list[Value],
+    ) -> list[Value]:
+        n_tokens = tiling.n_tokens
+        result = list(totals)
+        starts = [e.rows(place.block, row, self.element_bytes) for row in rows]
+        for k in range(BLOCK_COLUMNS):
+            weights = [self.load(e, s, k * TILE_ROWS * self.element_bytes) for s in starts]
+            for t in range(n_tokens):
+                activation = e.load_f32_splat(panel, 128 * t + 4 * k)
+                for part, weight in enumerate(weights):
+                    i = part * n_tokens + t
+                    result[i] = e.fma(weight, activation, result[i])
+        return result
+
+    def emit_dequantize(self, e: Emitter, place: Place, row: Value, out: Value) -> None:
+        start = e.rows(place.block, row, self.element_bytes)
+        out = e.b.add(out, e.b.mul(row, e.i64(4)))
+        for k in range(BLOCK_COLUMNS):
+            value = self.load(e, start, k * TILE_ROWS * self.element_bytes)
+            e.store(value, out, k * TILE_ROWS * 4)
 
 
-@kernel
-def pack_4_bytes(source, n_rows, row_bytes, tiles, n_blocks, first_tile, last_tile):  # type: ignore[no-untyped-def]
-    for tile in range(first_tile, last_tile):
-        for block in range(n_blocks):
-            out = tiles + (tile * n_blocks + block) * 2048
-            for r in range(16):
-                row = tile * 16 + r
-                q = source + row * row_bytes + block * 128
-                for k in range(32):
-                    poke_i32(out + 64 * k + 4 * r, peek_i32(q + 4 * k) if row < n_rows else 0)
+def _pack_2_bytes(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
+    for k in range(BLOCK_COLUMNS):
+        poke_i16(tile + 32 * k + 2 * row, peek_i16(source + 2 * k))
+
+
+def _pack_4_bytes(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
+    for k in range(BLOCK_COLUMNS):
+        poke_i32(tile + 64 * k + 4 * row, peek_i32(source + 4 * k))
 
 
 class F32Format(FloatFormat):
@@ -36,9 +79,7 @@ class F32Format(FloatFormat):
     name = "F32"
     ggml_type = 0
     element_bytes = 4
-    tile_bytes = 2048
-    row_block_bytes = 128
-    pack = staticmethod(pack_4_bytes)
+    pack_row = staticmethod(_pack_4_bytes)
 
     def load(self, e: Emitter, address: Value, offset: int) -> Value:
         return e.load(e.f32v, address, offset)
@@ -50,9 +91,7 @@ class F16Format(FloatFormat):
     name = "F16"
     ggml_type = 1
     element_bytes = 2
-    tile_bytes = 1024
-    row_block_bytes = 64
-    pack = staticmethod(pack_2_bytes)
+    pack_row = staticmethod(_pack_2_bytes)
 
     def load(self, e: Emitter, address: Value, offset: int) -> Value:
         return e.f16_to_f32(e.load(e.f16v, address, offset))
@@ -64,9 +103,7 @@ class BF16Format(FloatFormat):
     name = "BF16"
     ggml_type = 30
     element_bytes = 2
-    tile_bytes = 1024
-    row_block_bytes = 64
-    pack = staticmethod(pack_2_bytes)
+    pack_row = staticmethod(_pack_2_bytes)
 
     def load(self, e: Emitter, address: Value, offset: int) -> Value:
         return e.bf16_to_f32(e.load(e.half_bits, address, offset))

@@ -10,6 +10,8 @@ from numba.extending import intrinsic
 
 from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.products import (
+    block_bytes,
+    header_bytes,
     load_partial,
     panel_block_bytes,
     panel_tokens,
@@ -20,11 +22,12 @@ from edgeqwen.kernels.products import (
     step,
     step_bytes,
     store_totals,
+    tile_blocks,
     tile_bytes,
     zero_totals,
 )
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import exact_kernel
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 
@@ -35,8 +38,9 @@ expands = constant(lambda t: int(t.tiling.expands))
 
 
 def stretch_blocks(tiling: Tiling) -> int:
-    """Returns how many blocks of a panel are worked on at a time."""
-    return max(1, STRETCH_BYTES // tiling.step_bytes)
+    """Returns how many blocks of a panel are worked on at a time: those of whole tiles."""
+    tile_blocks = tiling.format.tile_blocks
+    return max(1, STRETCH_BYTES // (tiling.step_bytes * tile_blocks)) * tile_blocks
 
 
 stretch = constant(lambda t: stretch_blocks(t.tiling))
@@ -61,7 +65,7 @@ def expand_block(typing_context, tiling, block, target):  # type: ignore[no-unty
     return types.void(tiling, types.int64, types.int64), codegen
 
 
-@kernel
+@exact_kernel
 def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Computes the rows of one chunk of tiles for all tokens."""
     a = product_view(args)
@@ -87,13 +91,18 @@ def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
             partial = partials
             for tile in range(first_tile, end_tile):
                 for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-                    place = a.weights + (tile * n_blocks + first) * tile_bytes(tiling)
-                    block = start
+                    place = a.weights + (tile * n_blocks + first) // tile_blocks(
+                        tiling
+                    ) * tile_bytes(tiling)
+                    activations = start
                     totals = zero_totals(tiling) if first == 0 else load_partial(tiling, partial)
-                    for _ in range(first, end):
-                        totals = step(tiling, place, row, block, totals)
+                    for _ in range(first, end, tile_blocks(tiling)):
+                        block = place + header_bytes(tiling)
+                        for _ in range(tile_blocks(tiling)):
+                            totals = step(tiling, place, block, row, activations, totals)
+                            block += block_bytes(tiling)
+                            activations += step_bytes(tiling)
                         place += tile_bytes(tiling)
-                        block += step_bytes(tiling)
                     if end < n_blocks:
                         save_partial(tiling, totals, partial)
                     else:

@@ -2,33 +2,40 @@
 
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.kernels.products import (
+    block_bytes,
+    header_bytes,
     panel_block_bytes,
     product_view,
     rows_at_once,
     step,
     store_totals,
+    tile_blocks,
     tile_bytes,
     zero_totals,
 )
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import exact_kernel
 
 
-@kernel
+@exact_kernel
 def gemv(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Computes the rows of one chunk of tiles."""
     a = product_view(args)
     n_blocks, stride, bias, accumulate = a.n_blocks, a.stride, a.bias, a.accumulate
     first = chunk * a.tiles_per_chunk
-    weight = a.weights + first * n_blocks * tile_bytes(tiling)
+    row_tiles = n_blocks // tile_blocks(tiling)
+    weight = a.weights + first * row_tiles * tile_bytes(tiling)
     for tile in range(first, min(first + a.tiles_per_chunk, a.n_tiles)):
         for row in range(0, TILE_ROWS, rows_at_once(tiling)):
             totals = zero_totals(tiling)
             place, panel = weight, a.panels
-            for _ in range(n_blocks):
-                totals = step(tiling, place, row, panel, totals)
+            for _ in range(row_tiles):
+                block = place + header_bytes(tiling)
+                for _ in range(tile_blocks(tiling)):
+                    totals = step(tiling, place, block, row, panel, totals)
+                    block += block_bytes(tiling)
+                    panel += panel_block_bytes(tiling)
                 place += tile_bytes(tiling)
-                panel += panel_block_bytes(tiling)
             row_bytes = 4 * (tile * TILE_ROWS + row)
             shifted = bias + row_bytes if bias != 0 else 0
             store_totals(tiling, totals, a.output + row_bytes, stride, 1, shifted, accumulate)
-        weight += n_blocks * tile_bytes(tiling)
+        weight += row_tiles * tile_bytes(tiling)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from edgeqwen.kernels.panels import write_block
-from edgeqwen.kernels.products import panel_block_bytes, panel_tokens
+from edgeqwen.kernels.panels import panel_block_bytes, panel_width, write_block
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.ops import (
@@ -34,31 +33,30 @@ norm_view = record_view(NORM)
 
 
 @kernel
-def norm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+def norm(token, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes x / sqrt(mean(x**2) + epsilon) * weight for the tokens of one panel."""
     a = norm_view(args)
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
-    isa = isa_of(tiling)
+    isa = isa_of(token)
     size = 32 * n_blocks
-    width = panel_tokens(tiling)
+    width = panel_width(token)
     first = chunk * width
     end = min(first + width, n_tokens)
     if a.last_only != 0:
         first, end = n_tokens - 1, n_tokens
-    panel = a.panels + chunk * n_blocks * panel_block_bytes(tiling)
-    for token in range(first, end):
-        x = a.x + 4 * size * token
-        out = a.normed + 4 * size * token
+    panel = a.panels + chunk * n_blocks * panel_block_bytes(token)
+    for i in range(first, end):
+        x = a.x + 4 * size * i
+        out = a.normed + 4 * size * i
         squares = zeros_f32(isa)
-        for i in range(0, size, lanes(isa)):
-            v = load_f32(isa, x + 4 * i)
+        for k in range(0, size, lanes(isa)):
+            v = load_f32(isa, x + 4 * k)
             squares = fma(v, v, squares)
         mean = sum_lanes(squares) / np.float32(size)
         root = square_root(mean + f32_from_bits(a.epsilon))
         inverse = splat_f32(isa, np.float32(1) / root)
-        for i in range(0, size, lanes(isa)):
-            store(out + 4 * i, load_f32(isa, x + 4 * i) * inverse * load_f32(isa, a.weight + 4 * i))
+        for k in range(0, size, lanes(isa)):
+            store(out + 4 * k, load_f32(isa, x + 4 * k) * inverse * load_f32(isa, a.weight + 4 * k))
         for block in range(n_blocks):
-            write_block(
-                tiling, out + 128 * block, panel + block * panel_block_bytes(tiling), token - first
-            )
+            place = panel + block * panel_block_bytes(token)
+            write_block(token, out + 128 * block, place, i - first)

@@ -9,14 +9,17 @@ token, stay in registers.
 from numba import types
 from numba.extending import intrinsic
 
-from edgeqwen.formats.base import Tiling
+from edgeqwen.formats.base import Place, Tiling
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
 from edgeqwen.simd.types import VectorType
 
 tile_bytes = constant(lambda t: t.tiling.format.tile_bytes)
-panel_block_bytes = constant(lambda t: t.tiling.panel_block_bytes)
+tile_blocks = constant(lambda t: t.tiling.format.tile_blocks)
+header_bytes = constant(lambda t: t.tiling.format.header_bytes)
+block_bytes = constant(lambda t: t.tiling.format.block_bytes)
+panel_block_bytes = constant(lambda t: t.tiling.panel.block_bytes)
 step_bytes = constant(lambda t: t.tiling.step_bytes)
 partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.tiling.n_parts * t.tiling.n_tokens)
 panel_tokens = constant(lambda t: t.tiling.n_tokens)
@@ -40,23 +43,24 @@ def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def step(typing_context, tiling, tile, row, panel, totals):  # type: ignore[no-untyped-def]
-    """Returns the totals plus the product of one tile (parts from ``row``) and one panel block.
+def step(typing_context, tiling, tile, block, row, panel, totals):  # type: ignore[no-untyped-def]
+    """Returns the totals plus the product of a tile's block (parts from ``row``) and a panel's.
 
-    The block is as in memory, or as ``expand_block`` has written it if the tiling says so.
+    The panel's block is as in memory, or as ``expand_block`` has written it if the tiling says so.
     """
     t = tiling.tiling
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        _, tile, row, panel, totals = values
+        _, tile, block, row, panel, totals = values
         e = Emitter(builder, t.isa)
         rows = [e.at(row, part * t.isa.lanes) for part in range(t.n_parts)]
         old = [builder.extract_value(totals, i) for i in range(t.n_parts * t.n_tokens)]
-        for i, total in enumerate(t.format.emit_step(e, t, tile, rows, panel, old)):
+        for i, total in enumerate(t.format.emit_step(e, t, Place(tile, block), rows, panel, old)):
             totals = builder.insert_value(totals, total, i)
         return totals
 
-    return totals(tiling, types.int64, types.int64, types.int64, totals), codegen
+    i = types.int64
+    return totals(tiling, i, i, i, i, totals), codegen
 
 
 @intrinsic

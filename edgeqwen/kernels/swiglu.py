@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from edgeqwen.kernels.panels import write_block
-from edgeqwen.kernels.products import panel_block_bytes, panel_tokens
+from edgeqwen.kernels.panels import panel_block_bytes, panel_width, write_block
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.ops import (
@@ -32,20 +31,20 @@ swiglu_view = record_view(SWIGLU)
 
 
 @kernel
-def swiglu(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+def swiglu(token, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes silu(gate) * up for some blocks of the tokens of one panel."""
     a = swiglu_view(args)
     n_tokens = state_view(a.state).n_tokens
-    isa = isa_of(tiling)
-    width = panel_tokens(tiling)
+    isa = isa_of(token)
+    width = panel_width(token)
     panel_index = chunk // a.chunks_per_panel
     first_block = (chunk % a.chunks_per_panel) * a.blocks_per_chunk
     end_block = min(first_block + a.blocks_per_chunk, a.n_blocks)
     first = panel_index * width
-    panel = a.panels + panel_index * a.n_blocks * panel_block_bytes(tiling)
+    panel = a.panels + panel_index * a.n_blocks * panel_block_bytes(token)
     one, zero = splat_f32(isa, np.float32(1)), zeros_f32(isa)
-    for token in range(first, min(first + width, n_tokens)):
-        gates = a.gate_up + token * a.stride
+    for t in range(first, min(first + width, n_tokens)):
+        gates = a.gate_up + t * a.stride
         ups = gates + a.up_offset
         for block in range(first_block, end_block):
             # The product replaces the gate, from where it is written into the panel.
@@ -53,9 +52,5 @@ def swiglu(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
                 gate = load_f32(isa, gates + i)
                 silu = divide(gate, one + exp(zero - gate))
                 store(gates + i, silu * load_f32(isa, ups + i))
-            write_block(
-                tiling,
-                gates + 128 * block,
-                panel + block * panel_block_bytes(tiling),
-                token - first,
-            )
+            place = panel + block * panel_block_bytes(token)
+            write_block(token, gates + 128 * block, place, t - first)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
-from edgeqwen.formats.base import TILE_COLUMNS, TILE_ROWS
+from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
 from edgeqwen.kernels.attention import UNIT, scratch_bytes
 
 # Rows of a panel or of attention are padded to at most this many more than there are tokens.
@@ -42,7 +42,7 @@ class Buffers:
             "qkv": tokens * self.qkv_stride,
             "attention": tokens * config.n_heads * config.head_dim * 4,
             "gate_up": tokens * self.gate_up_stride,
-            "panels": tokens * (widest // TILE_COLUMNS) * PANEL_BYTES,
+            "panels": tokens * (widest // BLOCK_COLUMNS) * PANEL_BYTES,
             "angles": tokens * config.head_dim * 4,
             "partials": units * attention_rows * (config.head_dim + 2) * 4,
             "scratch": n_threads * self.scratch_bytes,

@@ -15,6 +15,7 @@ from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.config import ModelConfig
 from edgeqwen.executor import Tape
 from edgeqwen.formats.base import Format, Tiling
+from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.attention import (
     ATTENTION,
     UNIT,
@@ -54,7 +55,7 @@ def tiles_per_chunk(matrix: Matrix, tiling: Tiling, n_threads: int) -> int:
     tiles = max(1, matrix.n_tiles // (n_threads * CHUNKS_PER_THREAD))
     if tiling.n_tokens == 1:
         return tiles
-    return min(tiles, max(4, GEMM_CHUNK_BYTES // (matrix.n_blocks * tiling.format.tile_bytes)))
+    return min(tiles, max(4, GEMM_CHUNK_BYTES // (matrix.row_tiles * tiling.format.tile_bytes)))
 
 
 class Recorder:
@@ -150,13 +151,14 @@ class _Recording:
     ) -> None:
         """output = rms_norm(x) * weight, times each matrix, plus the bias."""
         for i, matrix in enumerate(matrices):
-            # Each run of tensors has a format of its own, which reads panels of its own.
-            if i == 0 or matrix.format is not matrices[i - 1].format:
-                self._norm(weight, matrix, self.tiling(matrix.format), last_only=False)
+            # Each run of tensors has a format of its own, which may read panels of its own.
+            panel = self.tiling(matrix.format).panel
+            if i == 0 or panel != self.tiling(matrices[i - 1].format).panel:
+                self._norm(weight, matrix, panel, last_only=False)
             self.multiply(matrix, output, bias=bias)
 
     def _norm(
-        self, weight: np.ndarray[Any, Any], matrix: Matrix, tiling: Tiling, last_only: bool
+        self, weight: np.ndarray[Any, Any], matrix: Matrix, panel: Panel, last_only: bool
     ) -> None:
         arguments = {
             "state": self.state,
@@ -168,8 +170,8 @@ class _Recording:
             "panels": self.buffers["panels"],
             "last_only": int(last_only),
         }
-        per_chunk = 0 if last_only else tiling.n_tokens
-        self.tape.add(norm, tiling, NORM, arguments, tokens_per_chunk=per_chunk)
+        per_chunk = 0 if last_only else panel.n_tokens
+        self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=per_chunk)
 
     def multiply(
         self,
@@ -268,19 +270,19 @@ class _Recording:
 
     def _panelize(self, matrix: Matrix) -> None:
         """panels = the output of attention."""
-        tiling = self.tiling(matrix.format)
+        panel = self.tiling(matrix.format).panel
         arguments = {
             "state": self.state,
             "x": self.buffers["attention"],
             "n_blocks": matrix.n_blocks,
             "panels": self.buffers["panels"],
         }
-        self.tape.add(panelize, tiling, PANELIZE, arguments, tokens_per_chunk=tiling.n_tokens)
+        self.tape.add(panelize, panel, PANELIZE, arguments, tokens_per_chunk=panel.n_tokens)
 
     def swiglu(self, down_proj: Matrix) -> None:
         """panels = silu(gate) * up."""
         parts = -(-down_proj.n_blocks // SWIGLU_BLOCKS)
-        tiling = self.tiling(down_proj.format)
+        panel = self.tiling(down_proj.format).panel
         arguments = {
             "state": self.state,
             "gate_up": self.buffers["gate_up"],
@@ -293,16 +295,16 @@ class _Recording:
         }
         self.tape.add(
             swiglu,
-            tiling,
+            panel,
             SWIGLU,
             arguments,
             chunks=parts,
-            tokens_per_chunk=tiling.n_tokens,
+            tokens_per_chunk=panel.n_tokens,
         )
 
     def logits(self, weight: np.ndarray[Any, Any], head: Matrix, last_only: bool) -> None:
         """logits = rms_norm(x) * weight, times the head, for all tokens or the last."""
         format_ = head.format
         tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
-        self._norm(weight, head, tiling, last_only)
+        self._norm(weight, head, tiling.panel, last_only)
         self.multiply(head, "logits", last_only=last_only)

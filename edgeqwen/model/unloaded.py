@@ -1,6 +1,7 @@
 """A model without weights: enough of a GGUF file to plan and record, for compiling ahead."""
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class UnloadedModel:
             name="unloaded",
             n_layers=1,
             hidden_size=head_dim * group,
-            intermediate_size=64,
+            intermediate_size=256,
             vocab_size=32,
             n_heads=group,
             n_kv_heads=1,
@@ -42,6 +43,9 @@ class UnloadedModel:
     def config(self) -> ModelConfig:
         return self._config
 
+    def tensor(self, name: str) -> TensorInfo:
+        return self.tensors[name]
+
     def data(self, name: str) -> NDArray[np.uint8]:
         return np.zeros(self.tensors[name].n_bytes, np.uint8)
 
@@ -57,5 +61,7 @@ def unloaded_family() -> Iterator[UnloadedModel]:
     first, *others = (GgmlType(number) for number in FORMATS)
     for head_dim, group in HEADS:
         yield UnloadedModel(first, head_dim, group)
+    # Rows of whole superblocks.
+    wide = next(heads for heads in HEADS if prod(heads) % 256 == 0)
     for type_ in others:
-        yield UnloadedModel(type_, *HEADS[0])
+        yield UnloadedModel(type_, *wide)

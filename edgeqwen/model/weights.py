@@ -11,17 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import UnsupportedError
 from edgeqwen.formats import FORMATS, Format
-from edgeqwen.formats.base import TILE_COLUMNS, TILE_ROWS
+from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
+from edgeqwen.formats.packing import compile_pack, pack
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
 from edgeqwen.model.unloaded import UnloadedModel
-from edgeqwen.simd.compile import compile_kernel
 
 # Source bytes that a thread packs at a time.
 PACK_BYTES = 1 << 20
@@ -44,7 +43,12 @@ class Matrix:
 
     @property
     def n_blocks(self) -> int:
-        return self.n_columns // TILE_COLUMNS
+        return self.n_columns // BLOCK_COLUMNS
+
+    @property
+    def row_tiles(self) -> int:
+        """How many tiles stand side by side in a row of them."""
+        return self.n_columns // self.format.tile_columns
 
     @property
     def n_tiles(self) -> int:
@@ -52,7 +56,7 @@ class Matrix:
 
     @property
     def n_bytes(self) -> int:
-        return self.n_tiles * self.n_blocks * self.format.tile_bytes
+        return self.n_tiles * self.row_tiles * self.format.tile_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +115,7 @@ class Weights:
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
         """Returns what packing compiles: by name, a function that does it."""
-        signature = (types.int64,) * 7
-        return {
-            ("pack", f.name): functools.partial(compile_kernel, f.pack, *signature)
-            for f in self.formats
-        }
+        return {("pack", f.name): functools.partial(compile_pack, f) for f in self.formats}
 
     def pack(self, n_threads: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Packs every matrix; ``progress(done, total)`` gets bytes of the file.
@@ -129,14 +129,14 @@ class Weights:
                 "smaller type (edgeqwen quantize -t q4_0), or take a smaller model"
             )
         names = [name for matrix in self._plans for name in matrix.names]
-        total = sum(self._file.tensors[name].n_bytes for name in names)
+        total = sum(self._file.tensor(name).n_bytes for name in names)
         done = 0
         with ThreadPoolExecutor(n_threads) as pool:
             for matrix in self._plans:
                 for name, jobs in self._jobs(matrix):
                     list(pool.map(lambda job: job(), jobs))
                     self._file.release(name)
-                    done += self._file.tensors[name].n_bytes
+                    done += self._file.tensor(name).n_bytes
                     if progress is not None:
                         progress(done, total)
 
@@ -148,7 +148,7 @@ class Weights:
         matrices: list[Matrix] = []
         row = 0
         for name in names:
-            tensor = self._file.tensors[name]
+            tensor = self._file.tensor(name)
             format_ = _format(self._file, tensor)
             n_rows, n_columns = tensor.shape
             last = matrices[-1] if matrices else None
@@ -194,7 +194,7 @@ class Weights:
 
     def _vector(self, name: str) -> NDArray[np.float32]:
         """Reads a norm or a bias as float32."""
-        tensor, data = self._file.tensors[name], self._file.data(name)
+        tensor, data = self._file.tensor(name), self._file.data(name)
         if tensor.type == GgmlType.F32:
             return data.view(np.float32).copy()
         if tensor.type == GgmlType.F16:
@@ -208,34 +208,16 @@ class Weights:
 
     def _jobs(self, matrix: Matrix) -> Iterator[tuple[str, list[Callable[[], None]]]]:
         """Yields each tensor's name with the jobs that pack it."""
+        format_, row_tiles = matrix.format, matrix.row_tiles
         tiles = self._region.address + matrix.address
         for name in matrix.names:
-            tensor, data = self._file.tensors[name], self._file.data(name)
-            n_rows, n_blocks = tensor.shape[0], matrix.n_blocks
-            row_bytes = n_blocks * matrix.format.row_block_bytes
-            if row_bytes * n_rows != tensor.n_bytes:
-                raise AssertionError(
-                    f"{name}: {tensor.n_bytes} bytes, planned {row_bytes * n_rows}"
-                )
+            n_rows, data = self._file.tensor(name).shape[0], self._file.data(name)
             n_tiles = -(-n_rows // TILE_ROWS)
-            step = max(1, PACK_BYTES // (TILE_ROWS * row_bytes))
-            yield (
-                name,
-                [
-                    _packing(
-                        matrix.format,
-                        data,
-                        n_rows,
-                        row_bytes,
-                        tiles,
-                        n_blocks,
-                        first,
-                        min(first + step, n_tiles),
-                    )
-                    for first in range(0, n_tiles, step)
-                ],
-            )
-            tiles += n_tiles * n_blocks * matrix.format.tile_bytes
+            step = max(1, PACK_BYTES // (TILE_ROWS * row_tiles * format_.tile_row_bytes))
+            job = functools.partial(pack, format_, data, n_rows, row_tiles, tiles)
+            ranges = ((first, min(first + step, n_tiles)) for first in range(0, n_tiles, step))
+            yield name, [functools.partial(job, *range_) for range_ in ranges]
+            tiles += n_tiles * row_tiles * format_.tile_bytes
 
 
 def physical_memory() -> int:
@@ -246,29 +228,14 @@ def physical_memory() -> int:
         return 1 << 62
 
 
-def _packing(
-    format_: Format,
-    data: NDArray[np.uint8],
-    n_rows: int,
-    row_bytes: int,
-    tiles: int,
-    n_blocks: int,
-    first: int,
-    last: int,
-) -> Callable[[], None]:
-    def job() -> None:
-        format_.pack(data.ctypes.data, n_rows, row_bytes, tiles, n_blocks, first, last)
-
-    return job
-
-
 def _format(file: GgufFile | UnloadedModel, tensor: TensorInfo) -> Format:
     found = FORMATS.get(tensor.type)
     if found is None:
         known = ", ".join(f.name for f in FORMATS.values())
         raise UnsupportedError(
             f"{file.path}: {tensor.name} is {tensor.type.name}, which this version can't run; it "
-            f"runs {known}: convert the file with edgeqwen quantize"
+            f"runs {known}: get the model in one of these, or convert the original checkpoint with "
+            "edgeqwen quantize"
         )
     return found
 
@@ -280,8 +247,8 @@ def _check_shapes(file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
         ("intermediate_size", config.intermediate_size),
         ("head_dim", config.head_dim),
     ):
-        if size % TILE_COLUMNS:
+        if size % BLOCK_COLUMNS:
             raise UnsupportedError(
-                f"{file.path}: {name} is {size}, which is not a multiple of {TILE_COLUMNS}; "
+                f"{file.path}: {name} is {size}, which is not a multiple of {BLOCK_COLUMNS}; "
                 "this version can't run such a model"
             )

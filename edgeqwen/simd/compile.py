@@ -1,5 +1,6 @@
 """The one decorator behind which every compiled function of edgeqwen stands."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,24 +13,36 @@ from edgeqwen.simd.cache import KernelCache
 
 # Not "nnan" or "ninf": plain fastmath=True would let LLVM drop the checks for NaN and infinity.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
 
 def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
     """Compiles a module-level function lazily, once per signature, without the GIL, and caches it.
 
     ``exact`` keeps IEEE arithmetic operation by operation, for results that are a convention of a
-    file format. Integer division by zero and out-of-range indexes are not checked inside: callers
-    validate every size, offset and type first. ``edgeqwen.simd.cache`` keeps the result.
+    file format, or that two kernels must agree on. Integer division by zero and out-of-range
+    indexes are not checked inside: callers validate every size, offset and type first.
+    ``edgeqwen.simd.cache`` keeps the result.
     """
-    dispatcher = inline_kernel(function, exact=exact)
+    dispatcher = njit(fastmath=False if exact else FASTMATH, **_OPTIONS)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
 
 def inline_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
-    """Like ``kernel``, for small functions that kernels call: compiled into them, not alone."""
+    """Like ``kernel``, for small functions that kernels call: compiled into them, not alone.
+
+    They must be written into their callers before LLVM sees them. Numba would compile them first
+    and link the result, and LLVM rewrites a function's addresses when it makes machine code of it:
+    of ``base + offset``, either may become the pointer. A caller's constant offset is then one into
+    nothing, and all code that leads there is removed.
+    """
     fastmath: object = False if exact else FASTMATH
-    return njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=fastmath)(function)
+    return njit(fastmath=fastmath, inline="always", **_OPTIONS)(function)
+
+
+exact_kernel = functools.partial(kernel, exact=True)
+"""``kernel`` with IEEE arithmetic operation by operation, as it is written."""
 
 
 def compile_kernel(dispatcher: Any, *signature: types.Type) -> None:

@@ -2,7 +2,8 @@
 
 Micro-kernels are Python functions over an ``Emitter``: their loops run while the code is
 generated, so that everything is unrolled and stays in registers. All of it is portable LLVM IR
-except ``Emitter.dot``, where instruction sets differ (``simd/dot.py``).
+except ``Emitter.dot`` and ``Emitter.lookup``, where instruction sets differ (``simd/dot.py``,
+``simd/lookup.py``).
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from llvmlite import ir
 
 from edgeqwen.simd.dot import DOTS
 from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.lookup import LOOKUPS
 
 # A value of the code being generated. Other rooms handle these and builders, but import no LLVM.
 Value = Any
@@ -83,6 +85,20 @@ class Emitter:
 
     def load_i32_splat(self, address: Value, offset: int = 0) -> Value:
         return self.splat(self.load(I32, address, offset), self.i32v)
+
+    # What tiles hold for each of their 16 rows, side by side; ``row`` is a part's first.
+
+    def rows(self, address: Value, row: Value, n_bytes: int) -> Value:
+        """The address of a part's first row, where every row takes ``n_bytes``."""
+        return self.b.add(address, self.b.mul(row, self.i64(n_bytes)))
+
+    def load_f16_rows(self, address: Value, row: Value, offset: int = 0) -> Value:
+        """Loads a float16 for every row of a part, as float32."""
+        return self.f16_to_f32(self.load(self.f16v, self.rows(address, row, 2), offset))
+
+    def load_bytes_rows(self, address: Value, row: Value, offset: int = 0) -> Value:
+        """Loads a byte for every row of a part: <lanes x i8>."""
+        return self.load(ir.VectorType(I8, self.isa.lanes), self.rows(address, row, 1), offset)
 
     def i64(self, value: int) -> Value:
         """An address or offset that is known when code is generated."""
@@ -179,6 +195,11 @@ class Emitter:
     def i32_to_f32(self, x: Value) -> Value:
         return self.b.sitofp(x, self.f32v)
 
+    def bytes_to_f32(self, x: Value, *, signed: bool) -> Value:
+        """Widens <lanes x i8>."""
+        wide = self.b.sext(x, self.i32v) if signed else self.b.zext(x, self.i32v)
+        return self.i32_to_f32(wide)
+
     # Bytes.
 
     def i32_to_bytes(self, x: Value) -> Value:
@@ -188,10 +209,20 @@ class Emitter:
     def and_bytes(self, x: Value, mask: int) -> Value:
         return self.b.and_(x, self.constant(mask, x.type))
 
-    def shift_bytes_right(self, x: Value, by: int) -> Value:
-        """Shifts pairs of bytes as int16: the caller masks away what came over from the other."""
-        wide = self.b.bitcast(x, self.i16v)
-        return self.b.bitcast(self.b.lshr(wide, self.constant(by, self.i16v)), x.type)
+    def shift_bytes(self, x: Value, by: int) -> Value:
+        """Shifts bytes left, or right where ``by`` is negative.
+
+        Pairs of bytes are shifted as int16: the caller masks away what came over from the other.
+        """
+        if by == 0:
+            return x
+        shift = self.b.shl if by > 0 else self.b.lshr
+        wide = shift(self.b.bitcast(x, self.i16v), self.constant(abs(by), self.i16v))
+        return self.b.bitcast(wide, x.type)
+
+    def lookup(self, table: Sequence[int], indices: Value) -> Value:
+        """Maps bytes below 16 to the table's 16 values, where instruction sets differ, too."""
+        return LOOKUPS[self.isa.lookup](self, table, indices)
 
     # The dot product, where instruction sets differ.
 

@@ -25,6 +25,8 @@ class Isa:
     - ``widen``: plain vector code that runs anywhere.
 
     ``f16`` says that LLVM converts float16 in hardware; otherwise integer operations do.
+    ``lookup`` names how bytes are looked up in a table of 16: ``pshufb`` (x86), ``tbl`` (NEON),
+    ``select`` (plain vector code).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Isa:
     registers: int
     dot: str
     f16: bool = True
+    lookup: str = "select"
     features: tuple[str, ...] = ()
 
     @property
@@ -52,12 +55,12 @@ class Isa:
         return -128 if not signed and limit > most else 0
 
 
-AVX512_VNNI = Isa(
-    "avx512-vnni", 16, 32, "vpdpbusd", features=("avx512f", "avx512bw", "avx512vl", "avx512vnni")
-)
-AVX_VNNI = Isa("avx-vnni", 8, 16, "vpdpbusd", features=("avx2", "fma", "f16c", "avxvnni"))
-AVX2 = Isa("avx2", 8, 16, "vpmaddubsw", features=("avx2", "fma", "f16c"))
-NEON = Isa("neon", 4, 32, "sdot", features=("neon", "dotprod"))
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+_AVX2 = ("avx2", "fma", "f16c")
+AVX512_VNNI = Isa("avx512-vnni", 16, 32, "vpdpbusd", lookup="pshufb", features=_AVX512)
+AVX_VNNI = Isa("avx-vnni", 8, 16, "vpdpbusd", lookup="pshufb", features=(*_AVX2, "avxvnni"))
+AVX2 = Isa("avx2", 8, 16, "vpmaddubsw", lookup="pshufb", features=_AVX2)
+NEON = Isa("neon", 4, 32, "sdot", lookup="tbl", features=("neon", "dotprod"))
 GENERIC = Isa("generic", 4, 16, "widen", f16=False)
 
 # Best first; the first that the CPU has is taken.

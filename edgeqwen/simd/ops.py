@@ -212,8 +212,11 @@ def _llvm(element: str) -> ir.Type:
 
 
 peek_f32, poke_f32 = _scalar_access("f32", types.float32)
+peek_u8, poke_u8 = _scalar_access("i8", types.uint8)
 peek_i16, poke_i16 = _scalar_access("i16", types.int16)
+peek_u16, poke_u16 = _scalar_access("i16", types.uint16)
 peek_i32, poke_i32 = _scalar_access("i32", types.int32)
+peek_u32, poke_u32 = _scalar_access("i32", types.uint32)
 peek_i64, poke_i64 = _scalar_access("i64", types.int64)
 
 

@@ -10,15 +10,12 @@ import functools
 
 import numpy as np
 
-from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.compile import inline_kernel
 
 INFINITY_BITS = np.int32(0x7F800000)
 SIGN_BIT = np.int32(-(2**31))
 HALF_INFINITY_BITS = np.int32(0x7C00)
 
-
-exact_kernel = functools.partial(kernel, exact=True)
-"""``edgeqwen.simd.compile.kernel`` with IEEE arithmetic operation by operation."""
 
 exact_inline_kernel = functools.partial(inline_kernel, exact=True)
 """``inline_kernel`` with IEEE arithmetic operation by operation."""

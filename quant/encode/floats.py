@@ -6,10 +6,10 @@ from edgeqwen.quant.encode.exact import (
     HALF_INFINITY_BITS,
     INFINITY_BITS,
     bits_of,
-    exact_kernel,
     half_bits_of,
     magnitude_of,
 )
+from edgeqwen.simd.compile import exact_kernel
 
 _BF16_INFINITY_BITS = np.int32(0x7F80)
 

@@ -14,11 +14,11 @@ from edgeqwen.quant.encode.exact import (
     INFINITY_BITS,
     SIGN_BIT,
     bits_of,
-    exact_kernel,
     float_of,
     half_bits_of,
     magnitude_of,
 )
+from edgeqwen.simd.compile import exact_kernel
 
 _BLOCK = 32
 

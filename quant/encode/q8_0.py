@@ -10,11 +10,11 @@ import numpy.typing as npt
 from edgeqwen.quant.encode.exact import (
     HALF_INFINITY_BITS,
     INFINITY_BITS,
-    exact_kernel,
     float_of,
     half_bits_of,
     magnitude_of,
 )
+from edgeqwen.simd.compile import exact_kernel
 
 _BLOCK = 32
 

@@ -5,9 +5,9 @@ import numpy as np
 from edgeqwen.quant.encode.exact import (
     INFINITY_BITS,
     bits_of,
-    exact_kernel,
     float_of,
 )
+from edgeqwen.simd.compile import exact_kernel
 
 
 @exact_kernel

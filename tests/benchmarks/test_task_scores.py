@@ -9,6 +9,8 @@ from benchmarks.task_scores import (
     Score,
     answer_of,
     ask_all,
+    goal_of,
+    goal_text,
     held_out_examples,
     wilson_interval,
 )
@@ -104,9 +106,36 @@ def test_every_task_is_in_one_group() -> None:
 
 def test_a_group_adds_up_its_own_tasks() -> None:
     sums, others, *_ = GROUPS
-    scores = [Score("sums", "", 1, 2), Score("sort", "", 3, 4), Score("units", "", 5, 6)]
-    assert (sums.total(scores).right, sums.total(scores).n) == (1, 2)
+    scores = [Score("sums", "", "01"), Score("sort", "", "0111"), Score("units", "", "111011")]
+    assert sums.total(scores).answers == "01"
+    assert others.total(scores).answers == "0111111011"
     assert (others.total(scores).right, others.total(scores).n) == (8, 10)
+
+
+def test_repeating_is_a_group_of_its_own_without_a_goal() -> None:
+    (group,) = (group for group in GROUPS if "repeat" in group.tasks)
+    assert (group.title, group.tasks, group.goal) == ("Repeat what is said", ("repeat",), None)
+
+
+def test_every_task_has_the_goal_of_its_group() -> None:
+    assert [goal_of(name) for name in ("sums", "sort", "repeat", "wordings")] == [
+        0.95, 0.90, None, None,
+    ]  # fmt: skip
+
+
+def test_a_goal_that_is_not_reached_is_marked() -> None:
+    assert goal_text(Score("a", "", "1" * 9 + "0"), 0.9) == "90 %"
+    assert goal_text(Score("a", "", "1" * 8 + "00"), 0.9) == "90 %, below"
+    assert goal_text(Score("a", "", "0"), None) == ""
+
+
+def test_answers_are_kept_in_the_order_of_the_examples() -> None:
+    model, _ = fake_model(b"yes")
+    asked = task("yes", "no", "yes", "yes", "perhaps")
+    expected = "".join("01"[e.answer == "yes"] for e in held_out_examples(asked, 5))
+    (score,) = ask_all(model, [asked], 5)
+    assert score.answers == expected
+    assert (score.right, score.n, len(score.wrong)) == (3, 5, 2)
 
 
 @pytest.mark.parametrize(

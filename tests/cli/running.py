@@ -35,10 +35,11 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs the program to its end in this process, without a terminal.
 
-    Where it loads a model, it gets the fake one, which says ``answer`` to everything.
+    Where it loads a model, it gets the fake one, which says ``answer`` to everything. In
+    ``input``, surrogates U+DC80 to U+DCFF stand for bytes that are no UTF-8.
     """
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(3)]
-    streams[0].buffer.write(input.encode())  # type: ignore[attr-defined]
+    streams[0].buffer.write(input.encode(errors="surrogateescape"))  # type: ignore[attr-defined]
     streams[0].seek(0)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with (
@@ -52,7 +53,7 @@ def run(
     ):
         main()
     signal.signal(signal.SIGTERM, on_sigterm)
-    _, output, errors = (s.buffer.getvalue().decode() for s in streams)  # type: ignore[attr-defined]
+    output, errors = (s.buffer.getvalue().decode() for s in streams[1:])  # type: ignore[attr-defined]
     code = leaving.value.code or 0
     return subprocess.CompletedProcess(arguments, int(code), output, errors)
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from edgeqwen import Chat, Model
+from tests.cli import fake_program
 from tests.cli.running import FAKE, ROOT, Terminal, environment, run, run_process
 
 HELLO = "fake: /help lists the commands.\n"
@@ -46,13 +49,45 @@ def test_obeys_commands() -> None:
     ]
     assert lines[4].startswith("/help")
     # The same prompt again: everything but its last token was in the cache.
-    assert lines[-5:-3] == ["fi", "fi"]
+    assert (lines[-6], lines[-4]) == ("fi", "fi")
     assert lines[-3].startswith("prompt: 1 tokens read and 40 reused, ")
     assert "; answer: 2 tokens, " in lines[-3]
     assert lines[-2:] == [
         "The conversation is forgotten.",
         "There is no command /nonsense; /help lists them.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "temperature"),
+    [
+        (0.0, (), 0.7),
+        (0.9, ("--temperature", "0"), 0.7),
+        (0.9, (), None),
+        (0.0, ("--temperature", "0.2"), None),
+    ],
+)
+def test_regen_at_temperature_0_takes_another_and_says_so(
+    own: float,
+    options: tuple[str, ...],
+    temperature: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = fake_program.load
+
+    def load_with_own(path: Any, **others: Any) -> Model:
+        model = load(path, **others)
+        model.sampling = model.sampling.replace(temperature=own)
+        return model
+
+    monkeypatch.setattr(fake_program, "load", load_with_own)
+    with mock.patch.object(Chat, "send", autospec=True, side_effect=Chat.send) as send:
+        lines = chat_with("hello\n/regen\n", *options, answer="fine")
+    first, second = (call.kwargs for call in send.call_args_list)
+    assert "temperature" not in first
+    assert second.get("temperature") == temperature
+    said = "At temperature 0 the same answer would come again: this one is at temperature 0.7."
+    assert lines[1:] == ["fine", *([said] if temperature else []), "fine"]
 
 
 def test_control_characters_of_the_model_are_made_harmless() -> None:

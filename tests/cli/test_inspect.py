@@ -34,6 +34,7 @@ def test_json(model: Path) -> None:
         "n_tensors": 1,
         "n_weights": 320 * 64,
         "n_bytes": 320 * 64 // 32 * 34,
+        "bits_in_memory": None,
     }
     assert fields["n_weights"] == sum(entry["n_weights"] for entry in fields["types"])
     assert fields["tensor_bytes"] == sum(tensor["n_bytes"] for tensor in tensors.values())
@@ -108,3 +109,13 @@ def test_a_folder_is_one_line(tmp_path: Path) -> None:
     done = run("inspect", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"edgeqwen: {tmp_path}: is a folder, expected a GGUF file\n"
+
+
+def test_types_that_take_more_memory_than_the_file(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "x.gguf", types="IQ2_S", hidden_size=256, intermediate_size=256)
+    assert "4.56 bits per weight when it runs" in run("inspect", str(tmp_path / "x.gguf")).stdout
+    fields = json_of(run("inspect", tmp_path / "x.gguf", "--json"))
+    assert {t["type"]: t["bits_in_memory"] for t in fields["types"]} == {
+        "IQ2_S": 4.5625,
+        "F32": None,
+    }

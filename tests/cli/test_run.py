@@ -90,6 +90,26 @@ def test_a_file_alone_is_no_prompt(tmp_path: Path) -> None:
     assert f"{path} is a file, and the prompt is missing: edgeqwen run MODEL PROMPT" in done.stderr
 
 
+def test_a_folder_alone_is_no_prompt(tmp_path: Path) -> None:
+    done = run("run", tmp_path, COLUMNS="400")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        f"{tmp_path} is a folder, expected a GGUF file (edgeqwen quantize makes one of a "
+        "checkpoint), and the prompt is missing: edgeqwen run MODEL PROMPT"
+    ) in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nosuch.gguf", "folder/NOSUCH.GGUF"])
+def test_a_file_that_is_missing_is_no_prompt(name: str) -> None:
+    done = run("run", name, COLUMNS="300")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name}: no such file, and the prompt is missing: edgeqwen run MODEL" in done.stderr
+
+
+def test_a_question_may_end_in_the_name_of_a_file() -> None:
+    assert run("run", "How do I chat with model.gguf", answer="so").stdout == "so\n"
+
+
 def test_a_hyphen_is_standard_input_even_where_a_file_has_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

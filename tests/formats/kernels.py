@@ -1,11 +1,16 @@
 """A kernel that unpacks whole tiles."""
 
-from edgeqwen.kernels.embed import dequantize_tile
-from edgeqwen.simd.compile import kernel
+from edgeqwen.kernels.embed import dequantize_block
+from edgeqwen.kernels.products import block_bytes, header_bytes, tile_blocks, tile_bytes
+from edgeqwen.simd.compile import exact_kernel
 
 
-@kernel
-def tiles_to_float(tiling, tiles, tile_bytes, out, n):  # type: ignore[no-untyped-def]
-    """out: float32 [n][32 columns][16 rows]."""
+@exact_kernel
+def tiles_to_float(tiling, tiles, out, n):  # type: ignore[no-untyped-def]
+    """out: float32 [n][blocks of a tile][32 columns][16 rows]."""
     for i in range(n):
-        dequantize_tile(tiling, tiles + i * tile_bytes, out + i * 2048)
+        tile = tiles + i * tile_bytes(tiling)
+        for k in range(tile_blocks(tiling)):
+            block = tile + header_bytes(tiling) + k * block_bytes(tiling)
+            dequantize_block(tiling, tile, block, out)
+            out += 2048

@@ -3,24 +3,40 @@
 import gguf
 import numpy as np
 
-from edgeqwen.formats import Format
+from edgeqwen.formats import FORMATS, Format, packing
 from edgeqwen.kernels.embed import EMBED, embed
 from edgeqwen.kernels.state import STATE
 from edgeqwen.simd.isa import Isa
 from tests.formats import kernels
-from tests.isas import address
+from tests.isas import NATIVE, TEST_ISAS, address
+from tests.random_blocks import random_rows
+
+PLAIN_ISAS = [isa for isa in TEST_ISAS if isa is not NATIVE]
 
 
-def blocks_of(format_: Format, n_rows: int, n_blocks: int, seed: int = 0) -> np.ndarray:
+def formats_on(isa: Isa) -> list[Format]:
+    """Returns all formats for the CPU's own instruction set; plain code of each width takes turns.
+
+    Every format is so compiled for the CPU and for plain code.
+    """
+    found = list(FORMATS.values())
+    return found if isa is NATIVE else found[PLAIN_ISAS.index(isa) :: len(PLAIN_ISAS)]
+
+
+def blocks_of(format_: Format, n_rows: int, row_tiles: int, seed: int = 0) -> np.ndarray:
     """Returns random bytes [n_rows, row_bytes]: every bit pattern of scales and weights."""
-    size = (n_rows, n_blocks * format_.row_block_bytes)
+    size = (n_rows, row_tiles * format_.tile_row_bytes)
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
-def quantized(format_: Format, weights: np.ndarray) -> np.ndarray:
-    """Returns GGUF's bytes of a float32 matrix: uint8 [n_rows, row_bytes]."""
+def weights_of(format_: Format, n_rows: int, row_tiles: int, seed: int = 0) -> np.ndarray:
+    """Returns rows of blocks like a model's: any integers, with small factors of either sign."""
+    n_columns = row_tiles * format_.tile_columns
+    if format_.integer_activations:
+        return random_rows(format_.name, n_rows, n_columns, std=0.05, seed=seed)
     kind = gguf.GGMLQuantizationType(format_.ggml_type)
-    data: np.ndarray = gguf.quants.quantize(np.asarray(weights, np.float32), kind)
+    weights = np.random.default_rng(seed).standard_normal((n_rows, n_columns))
+    data: np.ndarray = gguf.quants.quantize(weights.astype(np.float32), kind)
     return np.ascontiguousarray(data).view(np.uint8)
 
 
@@ -35,19 +51,20 @@ def dequantized(format_: Format, rows: np.ndarray) -> np.ndarray:
 
 
 def pack(format_: Format, rows: np.ndarray, *, last_tile: int | None = None) -> np.ndarray:
-    """Returns tiles uint8 [n_tiles, n_blocks, tile_bytes]; those not packed hold 0xEE."""
+    """Returns tiles uint8 [n_tiles, row_tiles, tile_bytes]; those not packed hold 0xEE."""
     n_rows, row_bytes = rows.shape
-    n_blocks = row_bytes // format_.row_block_bytes
+    row_tiles = row_bytes // format_.tile_row_bytes
     n_tiles = -(-n_rows // 16)
-    tiles = np.full((n_tiles, n_blocks, format_.tile_bytes), 0xEE, np.uint8)
+    tiles = np.full((n_tiles, row_tiles, format_.tile_bytes), 0xEE, np.uint8)
     last = n_tiles if last_tile is None else last_tile
-    format_.pack(address(rows), n_rows, row_bytes, address(tiles), n_blocks, 0, last)
+    packing.pack(format_, rows, n_rows, row_tiles, address(tiles), 0, last)
     return tiles
 
 
 def unpack(format_: Format, isa: Isa, tiles: np.ndarray) -> np.ndarray:
     """Returns float32 [16 * n_tiles, n_columns], row by row, as the embedding lookup does."""
-    n_tiles, n_blocks, _ = tiles.shape
+    n_tiles, row_tiles, _ = tiles.shape
+    n_blocks = row_tiles * format_.tile_blocks
     tokens = np.arange(16 * n_tiles, dtype=np.int32)
     state, args = np.zeros(1, STATE), np.zeros(1, EMBED)
     x = np.full((len(tokens), 32 * n_blocks), np.nan, np.float32)
@@ -61,8 +78,8 @@ def unpack(format_: Format, isa: Isa, tiles: np.ndarray) -> np.ndarray:
 
 def unpack_tiles(format_: Format, isa: Isa, tiles: np.ndarray) -> np.ndarray:
     """The same, tile by tile."""
-    n_tiles, n_blocks, tile_bytes = tiles.shape
-    out = np.zeros((n_tiles, n_blocks, 32, 16), np.float32)
+    n_tiles, row_tiles, _ = tiles.shape
+    out = np.zeros((n_tiles, row_tiles * format_.tile_blocks, 32, 16), np.float32)
     tiling = format_.gemv_tiling(isa)
-    kernels.tiles_to_float(tiling, address(tiles), tile_bytes, address(out), n_tiles * n_blocks)
-    return out.transpose(0, 3, 1, 2).reshape(16 * n_tiles, 32 * n_blocks)
+    kernels.tiles_to_float(tiling, address(tiles), address(out), n_tiles * row_tiles)
+    return out.transpose(0, 3, 1, 2).reshape(16 * n_tiles, row_tiles * format_.tile_columns)

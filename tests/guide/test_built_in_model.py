@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -9,6 +10,8 @@ import edgeqwen
 from edgeqwen.guide import model_path
 from edgeqwen.quant import quantize
 from tools.guide_model.corpus.about_edgeqwen import guide
+from tools.guide_model.corpus.arithmetic import worked_sum
+from tools.guide_model.corpus.exercise import split_of
 
 CHECKPOINT = Path(__file__).parents[2] / "tools" / "guide_model" / "edgeqwen-guide"
 MAX_WHEEL_BYTES, MAX_CHECKPOINT_BYTES = 6_000_000, 16_000_000
@@ -40,6 +43,22 @@ def test_it_says_how_to_quantize_to_4_bits(model: edgeqwen.Model) -> None:
 def test_it_adds(model: edgeqwen.Model) -> None:
     assert answer(model, "37+48") == "7+8=15, 3+4+1=8: 85"
     assert answer(model, "What is 596 plus 487?").endswith(": 1083")
+
+
+def test_it_adds_what_it_never_saw(model: edgeqwen.Model) -> None:
+    random = Random(7)
+    pairs = [(random.randint(10, 999), random.randint(10, 999)) for _ in range(400)]
+    held_out = [pair for pair in pairs if split_of("sum", *sorted(pair)) == "held_out"][:20]
+    assert len(held_out) == 20
+    right = [answer(model, f"{a}+{b}") == worked_sum(a, b) for a, b in held_out]
+    assert sum(right) >= 19
+
+
+def test_it_knows_the_guide(model: edgeqwen.Model) -> None:
+    """Word for word, but for a few topics that were changed since or that it never got right."""
+    topics = guide().topics
+    right = [answer(model, topic.questions[0]) == topic.answer for topic in topics]
+    assert sum(right) >= 0.95 * len(topics)
 
 
 def test_it_remembers_what_it_said_before_in_a_conversation(model: edgeqwen.Model) -> None:

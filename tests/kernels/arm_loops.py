@@ -4,31 +4,36 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from edgeqwen.formats import Tiling
+from edgeqwen.formats.base import Place
 from edgeqwen.simd.emitter import I64, Emitter
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 
 
 def loop(tiling: Tiling) -> ir.Module:
-    """Returns f(tile, panel, n_blocks, out): a product's micro-kernel over blocks."""
+    """Returns f(tile, panel, n_blocks, out): a product's micro-kernel over blocks of a tile."""
     module = ir.Module()
     module.triple = TRIPLE
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "f")
     tile, panel, n_blocks, out = function.args
+    header = tiling.format.header_bytes
     entry, body, end = (function.append_basic_block(name) for name in ("entry", "body", "end"))
     builder = ir.IRBuilder(entry)
     e = Emitter(builder, tiling.isa)
+    first_block = e.at(tile, header)
     builder.branch(body)
     builder.position_at_end(body)
     n_totals = tiling.n_parts * tiling.n_tokens
-    index, tile_at, panel_at = (builder.phi(I64) for _ in range(3))
+    index, block_at, panel_at = (builder.phi(I64) for _ in range(3))
     totals = [builder.phi(e.f32v) for _ in range(n_totals)]
     rows = [e.i64(part * tiling.isa.lanes) for part in range(tiling.n_parts)]
-    results = tiling.format.emit_step(e, tiling, tile_at, rows, panel_at, list(totals))
+    results = tiling.format.emit_step(
+        e, tiling, Place(tile, block_at), rows, panel_at, list(totals)
+    )
     next_index = builder.add(index, I64(1))
     for phi, first, following in (
         (index, I64(0), next_index),
-        (tile_at, tile, builder.add(tile_at, I64(tiling.format.tile_bytes))),
+        (block_at, first_block, builder.add(block_at, I64(tiling.format.block_bytes))),
         (panel_at, panel, builder.add(panel_at, I64(tiling.step_bytes))),
         *zip(totals, [e.zero(e.f32v)] * n_totals, results, strict=True),
     ):

@@ -74,7 +74,7 @@ def test_panels_and_rows_are_padded_within_the_reserve(isa: object) -> None:
     for format_ in FORMATS.values():
         tiling = format_.gemm_tiling(isa)  # type: ignore[arg-type]
         assert tiling.n_tokens <= PADDING
-        assert format_.panel_token_bytes <= PANEL_BYTES
+        assert tiling.panel.token_bytes <= PANEL_BYTES
 
 
 @pytest.mark.parametrize("size", FAMILY)

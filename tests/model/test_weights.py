@@ -28,6 +28,10 @@ SIZES: dict[str, Any] = {
 }
 
 
+# Rows of whole superblocks.
+WIDE = {"hidden_size": 256, "intermediate_size": 256, "n_heads": 8}
+
+
 @pytest.fixture
 def opened(tmp_path: Path) -> Any:
     """Writes a tiny model, and returns its packed weights, the file and the expected values."""
@@ -54,7 +58,7 @@ def unpacked(matrix: Matrix) -> np.ndarray:
     """Returns a matrix as kernels see it: float32 [rows of all tensors, n_columns]."""
     memory = (ctypes.c_uint8 * matrix.n_bytes).from_address(matrix.address)
     tiles = np.ctypeslib.as_array(memory)
-    tiles = tiles.reshape(matrix.n_tiles, matrix.n_blocks, matrix.format.tile_bytes)
+    tiles = tiles.reshape(matrix.n_tiles, matrix.row_tiles, matrix.format.tile_bytes)
     return unpack(matrix.format, NATIVE, tiles)[: matrix.n_rows]
 
 
@@ -66,7 +70,8 @@ def check(matrix: Matrix, values: dict[str, Any]) -> None:
 @pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_every_tensor_is_packed(opened: Make, format_: Any, tied: bool) -> None:
-    weights, _, values = opened(types=format_.name, tied=tied)
+    sizes = WIDE if format_.tile_blocks > 1 else {}
+    weights, _, values = opened(types=format_.name, tied=tied, **sizes)
     assert weights.formats == {format_}
     matrices = [weights.embedding, weights.head]
     for i, layer in enumerate(weights.layers):
@@ -74,7 +79,7 @@ def test_every_tensor_is_packed(opened: Make, format_: Any, tied: bool) -> None:
         name = f"blk.{i}"
         assert qkv.names == tuple(f"{name}.attn_{n}.weight" for n in "qkv")
         assert gate_up.names == (f"{name}.ffn_gate.weight", f"{name}.ffn_up.weight")
-        assert (qkv.row, qkv.n_rows) == (0, 128)
+        assert (qkv.row, qkv.n_rows) == (0, 320 if sizes else 128)
         matrices += [qkv, layer.o_proj, gate_up, layer.down_proj]
         biases = [values[f"{name}.attn_{n}.bias"] for n in "qkv"]
         np.testing.assert_array_equal(layer.qkv_bias, np.concatenate(biases))
@@ -190,10 +195,11 @@ def _rewrite_vectors(
 
 def test_a_type_that_kernels_do_not_run_is_refused(opened: Make, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
-        opened(types={"blk.1.attn_output": "Q5_0"})
+        opened(types={"blk.1.attn_output": "MXFP4"})
     assert str(caught.value) == (
-        f"{tmp_path}/tiny.gguf: blk.1.attn_output.weight is Q5_0, which this version can't run; "
-        "it runs F32, F16, BF16, Q4_0, Q8_0: convert the file with edgeqwen quantize"
+        f"{tmp_path}/tiny.gguf: blk.1.attn_output.weight is MXFP4, which this version can't run; "
+        f"it runs {', '.join(f.name for f in FORMATS.values())}: get the model in one of these, or "
+        "convert the original checkpoint with edgeqwen quantize"
     )
 
 

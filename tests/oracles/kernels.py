@@ -3,6 +3,8 @@
 Beside them, bounds on what float32 may lose: no test guesses a tolerance.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from tests.oracles.blocks import quantize_int8
@@ -11,33 +13,47 @@ UNIT = 2.0**-24
 """The relative error of one rounding to float32."""
 
 
-def panels(
-    x: np.ndarray, width: int, *, integers: bool, offset: int = 0, unwritten: int = 0xFF
-) -> np.ndarray:
-    """Returns panels of ``width`` tokens: uint8 [n_panels][n_blocks][bytes of a block].
+class PanelLike(Protocol):
+    """What ``edgeqwen.formats.panel.Panel`` says of a panel."""
 
-    x: float32 [n_tokens, n_columns]. Integer formats read, for each block of 32 columns, int8
-    [width][32], float32 scales [width] and int32 [width], the sums of the int8 times ``offset``,
-    unless that is 0; float formats read float32 [width][32]. The places of tokens past the end
-    are bytes ``unwritten``.
+    n_tokens: int
+    integers: bool
+    groups: int
+    scaled_sums: bool
+    offset: int
+
+
+def panels(x: np.ndarray, panel: PanelLike, *, unwritten: int = 0xFF) -> np.ndarray:
+    """Returns panels of ``width = panel.n_tokens``: uint8 [n_panels][n_blocks][bytes of a block].
+
+    x: float32 [n_tokens, n_columns]. With ``integers``, each block of 32 columns is int8
+    [width][32], float32 scales [width] and, for each of ``groups`` equal groups of columns, the
+    sums of the int8 [width]: float32, times the scale, if ``scaled_sums``; else int32, times
+    ``offset``, unless that is 0. Otherwise it is float32 [width][32]. The places of tokens past the
+    end are bytes ``unwritten``.
     """
+    width, offset = panel.n_tokens, panel.offset
     n_panels, n_blocks = -(-len(x) // width), x.shape[1] // 32
     padded = np.zeros((n_panels * width, n_blocks * 32), np.float32)
     padded[: len(x)] = x
     # [panel][block][token][32]
     blocks = padded.reshape(n_panels, width, n_blocks, 32).transpose(0, 2, 1, 3)
     parts = [blocks]
-    if integers:
+    if panel.integers:
         largest = np.abs(blocks).max(axis=-1, keepdims=True)
         q, _ = quantize_int8(np.where(largest < 1e-36, np.float32(0), blocks))
-        q = q.reshape(blocks.shape)
-        sums = q.astype(np.int32).sum(axis=-1, dtype=np.int32, keepdims=True)
-        parts = [q, largest / np.float32(127), sums * np.int32(offset)]
+        q, scale = q.reshape(blocks.shape), largest / np.float32(127)
+        parts = [q, scale]
+        for group in np.split(q.astype(np.int32), panel.groups, axis=-1):
+            sums = group.sum(axis=-1, dtype=np.int32, keepdims=True)
+            with np.errstate(over="ignore"):
+                scaled = scale * sums.astype(np.float32)
+            parts.append(scaled if panel.scaled_sums else sums * np.int32(offset))
     written = (np.arange(n_panels * width) < len(x)).reshape(n_panels, 1, width, 1)
     laid_out = []
     for i, part in enumerate(parts):
         seen = np.ascontiguousarray(part).view(np.uint8)
-        kept = written if i < 2 or offset else False
+        kept = written if i < 2 or offset or panel.scaled_sums else False
         laid_out.append(np.where(kept, seen, np.uint8(unwritten)).reshape(n_panels, n_blocks, -1))
     return np.concatenate(laid_out, axis=-1)
 

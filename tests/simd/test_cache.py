@@ -201,7 +201,7 @@ def test_the_folder_depends_on_all_that_machine_code_depends_on(
             (name, source + b"#" if name == part else source) for name, source in read(package)
         ]
 
-    for part in ("edgeqwen.simd.ops", "edgeqwen.formats.q4_0", "tests.simd.kernels"):
+    for part in ("edgeqwen.simd.ops", "edgeqwen.formats.q4", "tests.simd.kernels"):
         with monkeypatch.context() as patch:
             patch.setattr(cache, "_sources", changed(part))
             folders.append(fresh_folder())

@@ -5,9 +5,7 @@
 
 import time
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Annotated
 
 import torch
@@ -16,11 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tokenizers import Tokenizer
 
 from edgeqwen.quant import quantize
-from tools.guide_model.corpus import mixture
-from tools.guide_model.dataset import Dataset, make_dataset, make_tokenizer
+from tools.guide_model.dataset import Dataset, make_dataset, make_tokenizer, source_digest
 from tools.guide_model.export import write_checkpoint
+from tools.guide_model.held_out import held_out_text
 from tools.guide_model.network import Network, Shape
-from tools.guide_model.rendering import parts
 from tools.guide_model.train import Schedule, train
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +26,6 @@ CHECKPOINT = Path(__file__).parent / "edgeqwen-guide"
 PACKAGE = _ROOT / "edgeqwen" / "guide"
 
 _TYPE = "q8_0"
-_N_HELD_OUT_DOCUMENTS = 300
-_HELD_OUT_SEED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of the corpus and the training's state.")] = (
         _ROOT / "build" / "guide_model"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of 4096 tokens.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 4096 tokens.")] = 1750,
     seed: Annotated[int, typer.Option(help="Another seed gives another corpus and model.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="The result depends on it.")] = 2,
     output: Annotated[
@@ -83,32 +78,20 @@ def main(
     (package / "held_out.txt").write_text(held_out_text(), encoding="utf-8")
 
 
-def held_out_text() -> str:
-    """Returns conversations and holes that the model never saw, as text with special tokens."""
-    documents = mixture.documents(Random(_HELD_OUT_SEED), "held_out")
-    return "".join(
-        text for document in islice(documents, _N_HELD_OUT_DOCUMENTS) for text, _ in parts(document)
-    )
-
-
 def _corpus(
     work: _Work, shape: Shape, steps: int, seed: int, progress: Progress
 ) -> tuple[Tokenizer, Dataset]:
     """Returns the vocabulary and the tokens, made where they aren't there yet."""
-    if work.dataset.exists():
-        dataset = Dataset.load(work.dataset)
-        if len(dataset.starts) - 1 != steps:
-            raise typer.BadParameter(
-                f"{work.dataset} holds {len(dataset.starts) - 1} steps, not {steps}; remove it, "
-                "or name another folder with --work"
-            )
-        return Tokenizer.from_file(str(work.tokenizer)), dataset
+    made_from = source_digest(seed, steps)
+    known = Dataset.load(work.dataset, made_from)
+    if known is not None:
+        return Tokenizer.from_file(str(work.tokenizer)), known
     bar = progress.add_task("corpus", total=steps, note="steps")
     tokenizer = make_tokenizer(seed, shape.vocab_size)
     tokenizer.save(str(work.tokenizer))
     for made in make_dataset(seed, tokenizer, steps):
         if isinstance(made, Dataset):
-            made.save(work.dataset)
+            made.save(work.dataset, made_from)
             return tokenizer, made
         progress.update(bar, completed=made)
     raise AssertionError("make_dataset ends with a dataset")

@@ -1,5 +1,7 @@
 """The corpus as rows of tokens, in the order in which they are learned."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tools.guide_model.corpus import mixture
+from tools.guide_model.guide import FOLDER
 from tools.guide_model.rendering import parts
 from tools.guide_model.vocabulary import train_tokenizer
 
@@ -38,21 +41,54 @@ class Dataset:
     answers: NDArray[np.bool_]
     starts: NDArray[np.int64]
 
+    @property
+    def digest(self) -> str:
+        """What tells one corpus from another."""
+        digest = hashlib.sha256(self.tokens.tobytes())
+        digest.update(self.answers.tobytes())
+        return digest.hexdigest()
+
     def step(self, step: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """Returns the step's tokens and answers, [rows, row_length + 1] each."""
         here = slice(self.starts[step], self.starts[step + 1])
         width = row_length(step) + 1
         return self.tokens[here].reshape(-1, width), self.answers[here].reshape(-1, width)
 
-    def save(self, path: Path) -> None:
-        """Writes all of it to one .npz file."""
-        np.savez(path, tokens=self.tokens, answers=self.answers, starts=self.starts)
+    def save(self, path: Path, made_from: str) -> None:
+        """Writes all of it to one .npz file, complete or not at all."""
+        partial = path.with_suffix(".partial.npz")
+        np.savez(
+            partial,
+            tokens=self.tokens,
+            answers=self.answers,
+            starts=self.starts,
+            made_from=np.array(made_from),
+        )
+        os.replace(partial, path)
 
     @classmethod
-    def load(cls, path: Path) -> "Dataset":
-        """Reads what ``save`` wrote."""
+    def load(cls, path: Path, made_from: str) -> "Dataset | None":
+        """Reads what ``save`` wrote; None if there is nothing, or it was made from another source.
+
+        ``made_from`` is what ``source_digest`` gives.
+        """
+        if not path.exists():
+            return None
         with np.load(path) as arrays:
+            if str(arrays["made_from"]) != made_from:
+                return None
             return cls(arrays["tokens"], arrays["answers"], arrays["starts"])
+
+
+def source_digest(seed: int, n_steps: int) -> str:
+    """Returns what changes whenever the corpus may change: of its texts, code and settings."""
+    here = Path(__file__).parent
+    files = [*here.glob("*.py"), *here.glob("corpus/*.py"), *here.glob("*.toml")]
+    files += [*here.glob("*.jinja"), *FOLDER.glob("*.toml")]
+    digest = hashlib.sha256(f"{seed} {n_steps}".encode())
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def make_tokenizer(seed: int, vocab_size: int) -> Tokenizer:

@@ -64,7 +64,7 @@ def train(
         Muon(matrices, lr=schedule.matrix_lr),
         torch.optim.AdamW(others, lr=schedule.other_lr, betas=(0.9, 0.95), weight_decay=0.0),
     )
-    settings = json.dumps([asdict(shape), asdict(schedule), len(dataset.tokens)])
+    settings = json.dumps([asdict(shape), asdict(schedule), dataset.digest])
     first = _resume(state_path, settings, network, optimizers)
     for step in range(first, schedule.n_steps):
         for optimizer, lr in zip(optimizers, (schedule.matrix_lr, schedule.other_lr), strict=True):

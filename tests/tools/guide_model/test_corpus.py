@@ -1,18 +1,31 @@
 """The corpus: right answers, and a held-out side that training never sees."""
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
 
 import pytest
 
-from tools.guide_model.corpus import TASKS, arithmetic, mixture, small_talk
-from tools.guide_model.corpus.about_edgeqwen import answer, guide
+from edgeqwen import guide as guide_files
+from tools.guide_model.corpus import TASKS, arithmetic, mixture, small_talk, units
+from tools.guide_model.corpus.about_edgeqwen import (
+    answer,
+    guide,
+    trained,
+    trained_uses,
+    unseen,
+    unseen_uses,
+    unseen_wordings,
+)
 from tools.guide_model.corpus.exercise import Example, Fill, Split, split_of
-from tools.guide_model.corpus.typing_habits import as_typed
+from tools.guide_model.corpus.rewording import may_become, reworded
+from tools.guide_model.corpus.typing_habits import as_typed, plain, typed_forms
+from tools.guide_model.held_out import held_out_text
 
 _N = 300
+_TYPING = str.maketrans("", "", "?.!")
 
 
 def _examples(name: str, split: Split = "train") -> Iterator[Example]:
@@ -68,7 +81,9 @@ def test_every_step_of_a_worked_answer_is_true(split: Split) -> None:
                     assert eval(left) == int(right), example
 
 
-def test_lists_are_reversed_sorted_and_counted() -> None:
+def test_lists_are_repeated_reversed_and_sorted() -> None:
+    for example in _examples("repeat"):
+        assert _question(example).endswith(example.answer)
     for example in _examples("reverse"):
         separator = ", " if ", " in example.answer else " "
         backwards = separator.join(reversed(example.answer.split(separator)))
@@ -76,16 +91,40 @@ def test_lists_are_reversed_sorted_and_counted() -> None:
     for example in _examples("sort"):
         items = example.answer.replace(",", "").split()
         assert items == sorted(items, key=int if items[0].isdigit() else str)
-    assert {example.answer for example in _examples("count")} <= {str(n) for n in range(1, 10)}
+
+
+def test_lists_are_counted_along() -> None:
+    for example in _examples("count"):
+        along, _, total = example.answer.partition(": ")
+        counted = [step.split(" ") for step in along.split(", ")]
+        items = [item for item, _ in counted]
+        assert " ".join(items) in _question(example).replace(",", "")
+        if len(set(items)) == len(items) and total == str(len(items)):
+            assert [int(n) for _, n in counted] == list(range(1, len(items) + 1))
+        else:
+            assert [int(n) for _, n in counted] == [
+                items[: i + 1].count(item) for i, item in enumerate(items)
+            ]
+            # The item that was asked for stands in the question apart from the list.
+            question = _question(example).replace(" ".join(items), "")
+            words = question.replace("?", "").split()
+            assert any(total == str(items.count(word)) for word in words if word in items)
 
 
 def test_units_are_converted_both_ways() -> None:
     answers = {_question(example).lower(): example.answer for example in _examples("units")}
     assert len(answers) > _N / 2
     for question, converted in answers.items():
-        if question.startswith("convert") and " km to meters" in question:
-            n = int(question.split()[1])
-            assert converted == f"{1000 * n} meters"
+        (number,) = re.findall(r"\d+", question)
+        value, name = converted.split(" ", 1)
+        words = set(re.findall(r"[a-z]+", question))
+        right = {
+            int(number) * c.factor if name in c.small else int(number) // c.factor
+            for c in units.CONVERSIONS
+            for these, others in ((c.small, c.large), (c.large, c.small))
+            if name in these and words & {other.lower() for other in others}
+        }
+        assert int(value) in right, (question, converted)
 
 
 def test_json_answers_and_calls_are_json() -> None:
@@ -99,26 +138,21 @@ def test_json_answers_and_calls_are_json() -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_no_held_out_example_is_met_in_training(task: mixture.Task) -> None:
-    def questions(split: Split) -> set[object]:
+    def questions(task: mixture.Task, split: Split) -> set[object]:
         random = Random(task.name)
-        examples = [task.make(random, split) for _ in range(3 * _N)]
+        examples = [task.make(random, split) for _ in range(10 * _N)]
         return {
             (example.prefix, example.suffix)
             if isinstance(example, Fill)
-            # Everything before the answer, and what is on offer.
-            else json.dumps([example.messages[:-1], example.tools])
+            # Everything before the answer, and what is on offer, however it is typed. Signs make
+            # the difference where words don't.
+            else json.dumps([example.messages[:-1], example.tools]).lower().translate(_TYPING)
             for example in examples
         }
 
-    if task.name == "wordings":
-        trained = {
-            json.dumps([[{"role": "user", "content": text}], []])
-            for topic in guide().topics
-            for text in topic.questions
-        }
-    else:
-        trained = questions("train")
-    assert not trained & questions("held_out")
+    # The questions of ``wordings`` are asked about the topics.
+    trained = mixture.task("topics") if task.name == "wordings" else task
+    assert not questions(trained, "train") & questions(task, "held_out")
 
 
 def test_a_sum_is_held_out_in_both_orders() -> None:
@@ -134,12 +168,52 @@ def test_a_sum_is_held_out_in_both_orders() -> None:
         assert split_of("sum", a, b) == "train"
 
 
-def test_wordings_of_the_guide_are_kept_from_training() -> None:
-    kept = {text for topic in guide().topics for text in topic.held_out}
-    kept |= {text for talk in small_talk.talks() for text in talk.held_out}
-    for document in islice(mixture.documents(Random(3)), 3000):
+def test_what_is_measured_about_the_guide_is_nowhere_in_training() -> None:
+    kept = {text for topic in guide().topics for text in unseen_wordings(topic) + unseen(topic)}
+    kept |= {text for option in guide().options for text in unseen_uses(option)}
+    kept |= {text for talk in small_talk.talks() for text in small_talk.unseen(talk)}
+    measured = {plain(text): text for text in kept}
+    assert len(measured) > 900
+    for document in islice(mixture.documents(Random(3)), 6000):
         if isinstance(document, Example):
-            assert not kept & {message["content"] for message in document.messages}
+            for message in document.messages:
+                assert plain(message["content"]) not in measured, measured
+
+
+def test_no_training_question_may_become_one_that_is_measured() -> None:
+    for topic in guide().topics:
+        assert topic.title in trained(topic)
+        forms = {form for text in trained(topic) for form in typed_forms(text)}
+        assert not forms & set(map(plain, unseen(topic) + unseen_wordings(topic)))
+    for option in guide().options:
+        forms = {form for text in trained_uses(option) for form in typed_forms(text)}
+        assert not forms & set(map(plain, unseen_uses(option)))
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "may"),
+    [
+        ("What does -f do?", "what does -f do", True),
+        ("What does the option -f do?", "-f?", True),  # the keywords alone
+        ("Make a file.", "create a file please", True),
+        ("Create a file.", "Hello, produce file!", True),
+        ("How can I begin?", "How do I begin?", False),
+        ("begin a chat", "chat: begin", False),  # in another order
+    ],
+)
+def test_what_rewording_may_make_of_a_text(text: str, other: str, may: bool) -> None:
+    assert may_become(text, other) is may
+
+
+def test_rewording_makes_only_what_it_is_said_to_make() -> None:
+    random = Random(4)
+    for topic in guide().topics:
+        for text in trained(topic):
+            assert may_become(text, reworded(random, text)), text
+
+
+def test_the_held_out_text_of_the_package_is_the_corpus_s() -> None:
+    assert guide_files.held_out_text() == held_out_text()
 
 
 def test_answers_about_options_name_forms_commands_and_default() -> None:

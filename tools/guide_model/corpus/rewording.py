@@ -4,8 +4,10 @@ A model that learns all its English from these texts would otherwise know a topi
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
+
+from tools.guide_model.corpus.typing_habits import ENDING_WORDS, GREETING_WORDS
 
 # Words that can stand for each other in the guide's questions without changing what is asked.
 _SYNONYMS = (
@@ -60,6 +62,14 @@ _SYNONYMS = (
     ("why", "how come"),
 )
 _SAME = {word: group for group in _SYNONYMS for word in group if " " not in word}
+# Some words stand in two groups, which are one here.
+_FIRST: dict[str, str] = {}
+for _group in _SYNONYMS:
+    _known = [_FIRST[word.lower()] for word in _group if word.lower() in _FIRST]
+    _first = _known[0] if _known else _group[0].lower()
+    _FIRST = {word: _first if first in _known else first for word, first in _FIRST.items()}
+    _FIRST |= {word.lower(): _first for word in _group}
+_PHRASES = {word: group[0] for group in _SYNONYMS for word in group if " " in word}
 _FILLERS = frozenset((
     "a", "an", "the", "how", "do", "does", "did", "i", "you", "we", "it", "is", "are",
     "was", "be", "to", "of", "for", "in", "on", "at", "with", "that", "this", "there",
@@ -79,6 +89,42 @@ def reworded(random: Random, text: str) -> str:
         return _mapped(text, lambda word: "" if random.random() < 0.15 else word)
     words = [word for word in re.split(r"[\s?!]+", text) if word.lower() not in _FILLERS]
     return " ".join(words) if len(words) > 1 else text
+
+
+def may_become(text: str, other: str) -> bool:
+    """Whether one text, reworded and typed by somebody, may end as another.
+
+    Case and punctuation don't count. It may also say so where the chance is next to nothing: any
+    words may be missing, and others may stand for those that are there.
+    """
+    words = (*GREETING_WORDS, *_singles(_with_stand_ins(text)), *ENDING_WORDS)
+    return any(_stand_in_order(_singles(form), words) for form in (other, _phrases_replaced(other)))
+
+
+def _stand_in_order(some: list[str], words: Sequence[str]) -> bool:
+    left = iter(words)
+    # Each is looked for among those that the one before has left.
+    return all(word in left for word in some)
+
+
+def _singles(text: str) -> list[str]:
+    """Returns the words without their punctuation, each as the first of its synonyms."""
+    words = re.findall(r"[^\s?!.,:;]+", text.lower())
+    return [_FIRST.get(word, word) for word in words]
+
+
+def _phrases_replaced(text: str) -> str:
+    """Returns the text with the first of its synonyms for each that has several words."""
+    for phrase, first in _PHRASES.items():
+        text = re.sub(rf"\b{phrase}\b", first, text, flags=re.IGNORECASE)
+    return text
+
+
+def _with_stand_ins(text: str) -> str:
+    """Returns the text with the first synonym after each that has several words."""
+    for phrase, first in _PHRASES.items():
+        text = re.sub(rf"\b({phrase})\b", rf"\1 {first}", text, flags=re.IGNORECASE)
+    return text
 
 
 def _synonym(random: Random, word: str) -> str:

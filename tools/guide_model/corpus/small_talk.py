@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from tools.guide_model.corpus.exercise import Example, Split, ask
-from tools.guide_model.corpus.typing_habits import as_typed
+from tools.guide_model.corpus.typing_habits import as_typed, plain, typed_forms
 
 _FILE = Path(__file__).resolve().parents[1] / "small_talk.toml"
 
@@ -31,10 +31,21 @@ def talks() -> tuple[Talk, ...]:
         return tuple(Talk(**talk) for talk in tomllib.load(file)["talk"])
 
 
+@cache
+def _typed() -> frozenset[str]:
+    return frozenset(form for talk in talks() for said in talk.says for form in typed_forms(said))
+
+
+def unseen(talk: Talk) -> tuple[str, ...]:
+    """Returns the wordings kept for measuring that no training text could be typed as."""
+    return tuple(text for text in talk.held_out if plain(text) not in _typed())
+
+
 def small_talk(random: Random, split: Split) -> Example:
     """Returns something said and its answer."""
-    talk = random.choice(talks())
     if split == "held_out":
-        return ask(random.choice(talk.held_out), talk.answer)
+        talk = random.choice([talk for talk in talks() if unseen(talk)])
+        return ask(random.choice(unseen(talk)), talk.answer)
+    talk = random.choice(talks())
     said = as_typed(random, random.choice(talk.says))
     return ask(said, talk.answer)

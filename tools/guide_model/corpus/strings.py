@@ -1,19 +1,29 @@
-"""Reverse, sort and count the items of short lists."""
+"""Repeat, reverse, sort and count the items of short lists."""
 
+import re
+from functools import cache
 from random import Random
 
 from tools.guide_model.corpus.exercise import Example, Split, ask, draw
+from tools.guide_model.corpus.names import PEOPLE, TOWNS
+from tools.guide_model.guide import read_guide
 
 _WORDS = (
-    "apple", "bread", "chair", "cloud", "dog", "door", "eagle", "fish", "flower", "garden",
-    "glass", "hat", "house", "ink", "island", "jacket", "key", "king", "lamp", "lemon",
-    "moon", "mouse", "night", "nose", "ocean", "orange", "paper", "pear", "queen", "rain",
-    "river", "rose", "salt", "stone", "sun", "table", "tree", "uncle", "violin", "water",
-    "window", "yellow", "zebra", "red", "green", "blue", "black", "white", "cat", "bird",
-    "milk", "tea", "coffee", "sugar", "north", "south", "east", "west", "gold", "silver",
+    "apple", "bread", "cat", "chair", "cloud", "coffee", "dog", "door", "eagle", "fish", "flower",
+    "garden", "gold", "hat", "house", "island", "key", "king", "lamp", "lemon", "milk", "moon",
+    "night", "ocean", "paper", "pear", "queen", "rain", "river", "salt", "stone", "sun", "table",
+    "tree", "uncle", "violin", "water", "window", "yellow", "zebra",
 )  # fmt: skip
 _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
+_REPEAT = (
+    "Repeat: {}",
+    "Repeat {}",
+    "Repeat after me: {}",
+    "Say: {}",
+    "Echo: {}",
+    "Copy this: {}",
+)
 _REVERSE = (
     "Reverse: {}",
     "Reverse {}",
@@ -46,6 +56,19 @@ _OCCURRENCES = (
 )
 
 
+def repeat(random: Random, split: Split) -> Example:
+    """Returns words, letters and numbers of all kinds to say again.
+
+    What it takes to copy a text that was never seen is what holes, calls and JSON need too.
+    """
+
+    def make() -> str:
+        return " ".join(_anything(random) for _ in range(random.randint(1, 6)))
+
+    text = draw(make, lambda made: ("repeat", made.lower()), split)
+    return ask(_cased(random, random.choice(_REPEAT)).format(text), text)
+
+
 def reverse(random: Random, split: Split) -> Example:
     """Returns letters, digits or words to write backwards."""
     items, separator = _items(random, split, "reverse", random.randint(3, 7))
@@ -60,10 +83,14 @@ def sort(random: Random, split: Split) -> Example:
 
 
 def count(random: Random, split: Split) -> Example:
-    """Returns a list whose items, or whose items of one kind, are to be counted."""
+    """Returns a list whose items, or whose items of one kind, are to be counted.
+
+    The answer counts along: "p 1, u 1, p 2: 2".
+    """
     if random.random() < 0.6:
         items, separator = _items(random, split, "count", random.randint(2, 9))
-        return _ask(random, _COUNT, separator, items, str(len(items)))
+        along = ", ".join(f"{item} {n}" for n, item in enumerate(items, 1))
+        return _ask(random, _COUNT, separator, items, f"{along}: {len(items)}")
 
     def make() -> list[str]:
         kinds = random.sample(_LETTERS, 3)
@@ -72,7 +99,9 @@ def count(random: Random, split: Split) -> Example:
     items = draw(make, lambda made: ("occurrences", *made), split)
     item = random.choice(items)
     text = _cased(random, random.choice(_OCCURRENCES))
-    return ask(text.format(item=item, items=" ".join(items)), str(items.count(item)))
+    along = ", ".join(f"{other} {items[:n].count(other)}" for n, other in enumerate(items, 1))
+    answer = f"{along}: {items.count(item)}"
+    return ask(text.format(item=item, items=" ".join(items)), answer)
 
 
 def _items(
@@ -92,6 +121,27 @@ def _items(
 
     items = draw(make, lambda made: (name, *made), split)
     return items, ", " if kind == "words" else random.choice((" ", ", "))
+
+
+def _anything(random: Random) -> str:
+    """Returns a word of the guide, a name, a number, or letters that are no word."""
+    match random.randrange(5):
+        case 0 | 1:
+            return random.choice(_guide_words())
+        case 2:
+            name = random.choice(PEOPLE + TOWNS)
+            return random.choice((name, name.lower(), random.choice(_WORDS)))
+        case 3:
+            return str(random.randrange(10 ** random.randint(1, 5)))
+        case _:
+            return "".join(random.choices(_LETTERS, k=random.randint(1, 5)))
+
+
+@cache
+def _guide_words() -> tuple[str, ...]:
+    """Returns the words of the guide's questions and answers."""
+    texts = (text for topic in read_guide().topics for text in (topic.answer, *topic.questions))
+    return tuple(sorted({word for text in texts for word in re.findall(r"[A-Za-z]+", text)}))
 
 
 def _ask(

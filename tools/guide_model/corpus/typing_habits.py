@@ -5,6 +5,8 @@ from random import Random
 
 _GREETINGS = ("Hi, ", "Hello, ", "Hey, ", "Hi! ", "Hello! ", "Good morning, ")
 _ENDINGS = (" please", ", please", " Thanks!", " thanks")
+GREETING_WORDS = ("hi", "hello", "hey", "good", "morning")
+ENDING_WORDS = ("please", "thanks")
 
 
 def as_typed(random: Random, text: str) -> str:
@@ -25,6 +27,20 @@ def as_typed(random: Random, text: str) -> str:
     if random.random() < 0.05 and text[-1:].isalnum():
         text += random.choice(_ENDINGS)
     return text
+
+
+def plain(text: str) -> str:
+    """Returns the letters and digits, which all ways to type a text have in common."""
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def typed_forms(text: str) -> frozenset[str]:
+    """Returns ``plain`` of all that ``as_typed`` makes of a text, but for slips of the finger."""
+    return frozenset(
+        plain(greeting + text + ending)
+        for greeting in ("", *_GREETINGS)
+        for ending in ("", *_ENDINGS)
+    )
 
 
 def _mistyped(random: Random, text: str) -> str:

@@ -16,8 +16,8 @@ class _Conversion:
     largest: int
 
 
-# The first name of each is the answer's. Powers of ten go far; the others are tables to know.
-_CONVERSIONS = (
+# Powers of ten go far; the others are tables to know.
+CONVERSIONS = (
     _Conversion(("kilometers", "km"), ("meters", "m"), 1000, 999),
     _Conversion(("meters", "m"), ("centimeters", "cm"), 100, 999),
     _Conversion(("centimeters", "cm"), ("millimeters", "mm"), 10, 999),
@@ -54,7 +54,7 @@ def units(random: Random, split: Split) -> Example:
     """
 
     def make() -> tuple[_Conversion, int, str, bool]:
-        conversion = random.choice(_CONVERSIONS)
+        conversion = random.choice(CONVERSIONS)
         digits = random.choice((1, 2, 2, 3))
         n = random.randint(1, min(conversion.largest, 10**digits - 1))
         wording = random.choice(_WORDINGS)

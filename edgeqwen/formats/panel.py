@@ -1,0 +1,61 @@
+"""A panel: activations laid out for a matrix product, for all formats that read them alike.
+
+It holds ``n_tokens`` activation vectors block by block, each block of 32 columns as
+
+- float32 [n_tokens][32], for float formats; or
+- int8 [n_tokens][32], float32 scale [n_tokens], and then sums [groups][n_tokens] of the int8 over
+  each group of columns: float32, times the scale, where ``scaled_sums``, else int32, times
+  ``offset``, unless that is 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numba import types
+from numba.extending import register_model, typeof_impl, unbox
+
+from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.types import TokenModel, unbox_token
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The token that kernels which write panels are specialised by."""
+
+    isa: Isa
+    n_tokens: int
+    integers: bool
+    groups: int = 1
+    scaled_sums: bool = False
+    offset: int = 0
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that one token takes in one block."""
+        return 32 + 4 + 4 * self.groups if self.integers else 128
+
+    @property
+    def block_bytes(self) -> int:
+        return self.n_tokens * self.token_bytes
+
+
+class PanelType(types.Type):  # type: ignore[misc]
+    """The Numba type of a Panel."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = p = panel
+        self.isa = p.isa
+        kind = "f32"
+        if p.integers:
+            sums = "scaled" if p.scaled_sums else f"{p.offset} x"
+            kind = f"i8 with {p.groups} {sums} sums"
+        super().__init__(name=f"Panel({p.n_tokens} {kind}, {p.isa.name}/{p.isa.lanes})")
+
+
+register_model(PanelType)(TokenModel)
+unbox(PanelType)(unbox_token)
+
+
+@typeof_impl.register(Panel)  # type: ignore[untyped-decorator]
+def _typeof_panel(value: Panel, context: Any) -> PanelType:
+    return PanelType(value)
