@@ -16,7 +16,9 @@ from tokenizers import Tokenizer
 from edgeqwen.quant import quantize
 from tools.guide_model.dataset import Dataset, make_dataset, make_tokenizer, source_digest
 from tools.guide_model.export import write_checkpoint
+from tools.guide_model.guide import read_guide
 from tools.guide_model.held_out import held_out_text
+from tools.guide_model.learned import LEARNED, write_learned
 from tools.guide_model.network import Network, Shape
 from tools.guide_model.train import Schedule, train
 
@@ -75,6 +77,7 @@ def main(
     package = output or PACKAGE
     write_checkpoint(checkpoint, network, tokenizer)
     quantize(checkpoint, package / "guide.gguf", _TYPE)
+    write_learned(read_guide(), output / LEARNED.name if output else LEARNED)
     (package / "held_out.txt").write_text(held_out_text(), encoding="utf-8")
 
 

