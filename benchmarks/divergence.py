@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from edgeqwen import Model
 from edgeqwen.errors import EdgeqwenError
-
-# Private, but a second rule for windows would give figures that don't belong together.
 from edgeqwen.perplexity import CONTEXT, windows
 
 Floats = NDArray[np.float64]

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import register_model, typeof_impl, unbox
 from numpy.typing import NDArray
 
 from edgeqwen.formats.panel import Panel
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import TokenModel, unbox_token
+from edgeqwen.simd.types import register_token
 
 TILE_ROWS = 16
 BLOCK_COLUMNS = 32
@@ -162,13 +161,7 @@ class TilingType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Tiling({t.format.name}, {t.isa.name}/{t.isa.lanes}, {shape})")
 
 
-register_model(TilingType)(TokenModel)
-unbox(TilingType)(unbox_token)
-
-
-@typeof_impl.register(Tiling)  # type: ignore[untyped-decorator]
-def _typeof_tiling(value: Tiling, context: Any) -> TilingType:
-    return TilingType(value)
+register_token(Tiling, TilingType)
 
 
 class FormatType(types.Type):  # type: ignore[misc]
@@ -179,10 +172,4 @@ class FormatType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Format({format_.name})")
 
 
-register_model(FormatType)(TokenModel)
-unbox(FormatType)(unbox_token)
-
-
-@typeof_impl.register(Format)  # type: ignore[untyped-decorator]
-def _typeof_format(value: Format, context: Any) -> FormatType:
-    return FormatType(value)
+register_token(Format, FormatType)

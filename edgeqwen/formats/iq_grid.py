@@ -11,9 +11,7 @@ where factor is a power of two that makes values and scales integers. Tile (2336
 with each format; columns 8 e to 8 e + 7 are called octet e, and 4 e to 4 e + 3 quartet e.
 """
 
-from abc import abstractmethod
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +30,19 @@ _NEGATIVE = 8  # the bit of a code that says so
 class GridFormat(TableFormat, SuperblockFormat):
     """A format of codebook indices, whose tile holds codes of 4 bits. See the module's docstring.
 
-    ``values[code]`` is what a code of the lower three bits stands for, and its negative with the
-    fourth bit.
+    A code's lower three bits are the place of a codebook's value in ``codebook_values``, the fourth
+    says that it is negative; ``values[code]`` is what both stand for.
     """
 
     block_bytes = 32 + 256
     groups = 2
     factor: float
+    # The class of ``gguf.quants`` that has the codebook, and the values in it, ascending.
+    codebook: str
+    codebook_values: tuple[int, ...]
 
     def table(self) -> NDArray[np.uint8]:
-        return _codes(self.name)
-
-    @abstractmethod
-    def code(self, grid: NDArray[Any]) -> NDArray[Any]:
-        """Returns the codes of a codebook's values."""
+        return _codes(self.codebook, self.codebook_values)
 
     def d(self, e: Emitter, place: Place, row: Value) -> Value:
         return e.b.fmul(super().d(e, place, row), e.f32(self.factor))
@@ -56,16 +53,14 @@ class GridFormat(TableFormat, SuperblockFormat):
 
 
 @cache
-def _codes(name: str) -> NDArray[np.uint8]:
-    """Returns the codes of a type's codebook: uint8 [indices][columns of an index]."""
+def _codes(codebook: str, values: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Returns the codes of a codebook, without signs: uint8 [indices][columns of an index]."""
     import gguf.quants
 
-    format_ = next(f for f in GRID_FORMATS if f.name == name)
-    # IQ1_M uses the codebook of IQ1_S.
-    source = getattr(gguf.quants, "IQ1_S" if name == "IQ1_M" else name)
+    source = getattr(gguf.quants, codebook)
     source.init_grid()
     grid = source.grid.reshape(source.grid.shape[-2:])
-    return np.ascontiguousarray(format_.code(grid).astype(np.uint8))
+    return np.ascontiguousarray(np.searchsorted(values, grid).astype(np.uint8))
 
 
 @inline_kernel
@@ -108,17 +103,15 @@ def _even_signs(seven):  # type: ignore[no-untyped-def]
 class _Magnitudes2(GridFormat):
     """Magnitudes 8, 25 and 43; d * (0.5 + s) / 4 * magnitude."""
 
+    codebook_values = (8, 25, 43)
     values = (8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43, 0, 0, 0, 0, 0)
     factor = 1 / 8
-
-    def code(self, grid: NDArray[Any]) -> NDArray[Any]:
-        return np.searchsorted([8, 25, 43], grid)
 
 
 class IQ2_XXSFormat(_Magnitudes2):  # noqa: N801 - the format's own name
     """66 bytes: float16 d, then for each 32 columns 4 index bytes, and a uint32: 4 x 7 signs, s."""
 
-    name = "IQ2_XXS"
+    name = codebook = "IQ2_XXS"
     ggml_type = 16
 
     @staticmethod
@@ -137,7 +130,7 @@ class IQ2_XXSFormat(_Magnitudes2):  # noqa: N801 - the format's own name
 class IQ2_XSFormat(_Magnitudes2):  # noqa: N801 - the format's own name
     """74 bytes: float16 d, uint16 [32] (9 bits of index, 7 of signs), 16 nibbles of s."""
 
-    name = "IQ2_XS"
+    name = codebook = "IQ2_XS"
     ggml_type = 17
 
     @staticmethod
@@ -159,7 +152,7 @@ class IQ2_XSFormat(_Magnitudes2):  # noqa: N801 - the format's own name
 class IQ2_SFormat(_Magnitudes2):  # noqa: N801 - the format's own name
     """82 bytes: float16 d, 32 index bytes, 32 of signs, 8 of high index bits, 16 nibbles of s."""
 
-    name = "IQ2_S"
+    name = codebook = "IQ2_S"
     ggml_type = 22
 
     @staticmethod
@@ -183,13 +176,11 @@ class IQ3_XXSFormat(GridFormat):  # noqa: N801 - the format's own name
     d * (0.5 + s) / 2 * magnitude, one of 4, 12, 20, ... 60, 62.
     """
 
-    name = "IQ3_XXS"
+    name = codebook = "IQ3_XXS"
     ggml_type = 18
     values = (4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62)
+    codebook_values = values[:8]
     factor = 1 / 4
-
-    def code(self, grid: NDArray[Any]) -> NDArray[Any]:
-        return np.searchsorted(self.values[:8], grid)
 
     @staticmethod
     def pack_row(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
@@ -212,13 +203,11 @@ class IQ3_SFormat(GridFormat):  # noqa: N801 - the format's own name
     d * (1 + 2 s) * magnitude, one of 1, 3, 5, ... 15.
     """
 
-    name = "IQ3_S"
+    name = codebook = "IQ3_S"
     ggml_type = 21
     values = (1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15)
+    codebook_values = values[:8]
     factor = 1.0
-
-    def code(self, grid: NDArray[Any]) -> NDArray[Any]:
-        return np.searchsorted(self.values[:8], grid)
 
     @staticmethod
     def pack_row(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
@@ -240,11 +229,10 @@ class IQ3_SFormat(GridFormat):  # noqa: N801 - the format's own name
 class _Ternary1(GridFormat):
     """-1, 0 or 1, moved up by an eighth, or down by it where the code says negative."""
 
+    codebook = "IQ1_S"  # for IQ1_M, too
+    codebook_values = (-1, 0, 1)
     values = (-7, 1, 9, 0, 0, 0, 0, 0, -9, -1, 7, 0, 0, 0, 0, 0)
     factor = 1 / 8
-
-    def code(self, grid: NDArray[Any]) -> NDArray[Any]:
-        return grid + 1
 
 
 class IQ1_SFormat(_Ternary1):  # noqa: N801 - the format's own name

@@ -9,13 +9,11 @@ It holds ``n_tokens`` activation vectors block by block, each block of 32 column
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from numba import types
-from numba.extending import register_model, typeof_impl, unbox
 
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import TokenModel, unbox_token
+from edgeqwen.simd.types import register_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,4 @@ class PanelType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Panel({p.n_tokens} {kind}, {p.isa.name}/{p.isa.lanes})")
 
 
-register_model(PanelType)(TokenModel)
-unbox(PanelType)(unbox_token)
-
-
-@typeof_impl.register(Panel)  # type: ignore[untyped-decorator]
-def _typeof_panel(value: Panel, context: Any) -> PanelType:
-    return PanelType(value)
+register_token(Panel, PanelType)

@@ -13,14 +13,12 @@ so that both stream 32 columns a step, in memory's order, without a transpositio
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from numba import types
-from numba.extending import register_model, typeof_impl, unbox
 
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import TokenModel, unbox_token
+from edgeqwen.simd.types import register_token
 
 STREAM = 32
 """Columns of K (positions) or V (dimensions) that lie side by side in the cache."""
@@ -87,13 +85,7 @@ class AttentionType(types.Type):  # type: ignore[misc]
         )
 
 
-register_model(AttentionType)(TokenModel)
-unbox(AttentionType)(unbox_token)
-
-
-@typeof_impl.register(AttentionShape)  # type: ignore[untyped-decorator]
-def _typeof_shape(value: AttentionShape, context: Any) -> AttentionType:
-    return AttentionType(value)
+register_token(AttentionShape, AttentionType)
 
 
 def load_cached(e: Emitter, cache_type: str, address: Value, offset: int) -> Value:

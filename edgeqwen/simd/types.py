@@ -1,5 +1,6 @@
 """Numba types: vectors, whose LLVM value is a vector, and tokens, which carry an ISA in a type."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -47,17 +48,18 @@ class TokenModel(models.OpaqueModel):  # type: ignore[misc]
     """The model of types that only steer code generation: a null pointer."""
 
 
-register_model(IsaType)(TokenModel)
+def register_token(value_class: type, token_type: Callable[[Any], types.Type]) -> None:
+    """Lets kernels take values of a class whose whole meaning is in their Numba type.
+
+    ``token_type(value)`` makes that type; it is a class of types.
+    """
+    register_model(token_type)(TokenModel)
+    unbox(token_type)(_unbox_token)
+    typeof_impl.register(value_class)(lambda value, context: token_type(value))
 
 
-@typeof_impl.register(Isa)  # type: ignore[untyped-decorator]
-def _typeof_isa(value: Isa, context: Any) -> IsaType:
-    return IsaType(value)
-
-
-def unbox_token(type_: types.Type, value: Any, context: Any) -> NativeValue:
-    """Unboxes a value whose whole meaning is in its type."""
+def _unbox_token(type_: types.Type, value: Any, context: Any) -> NativeValue:
     return NativeValue(context.context.get_dummy_value())
 
 
-unbox(IsaType)(unbox_token)
+register_token(Isa, IsaType)

@@ -1,15 +1,14 @@
 """A kernel around ``Emitter.dot``, specialised by the range of the weights."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from numba import types
-from numba.extending import intrinsic, register_model, typeof_impl, unbox
+from numba.extending import intrinsic
 
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import TokenModel, unbox_token
+from edgeqwen.simd.types import register_token
 
 GROUPS = 8
 """Groups of four columns that one call of ``dot`` sums, as in a block of 32 columns."""
@@ -45,13 +44,7 @@ class DotType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Dot({name})")
 
 
-register_model(DotType)(TokenModel)
-unbox(DotType)(unbox_token)
-
-
-@typeof_impl.register(Dot)  # type: ignore[untyped-decorator]
-def _typeof_dot(value: Dot, context: Any) -> DotType:
-    return DotType(value)
+register_token(Dot, DotType)
 
 
 @intrinsic
