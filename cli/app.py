@@ -6,7 +6,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgeqwen.cli import bench, chat, inspect, perplexity, quantize, terminal, warmup
+from edgeqwen.cli import (
+    bench,
+    chat,
+    compare,
+    imatrix,
+    inspect,
+    perplexity,
+    quantize,
+    terminal,
+    warmup,
+)
 from edgeqwen.cli import run as run_command
 from edgeqwen.cli.failures import DEBUG_OPTION, guarded, report
 
@@ -24,9 +34,11 @@ for name, command in (
     ("chat", chat.chat),
     ("run", run_command.run),
     ("quantize", quantize.quantize),
+    ("imatrix", imatrix.imatrix),
     ("inspect", inspect.inspect),
     ("bench", bench.bench),
     ("perplexity", perplexity.perplexity),
+    ("compare", compare.compare),
     ("warmup", warmup.warmup),
 ):
     app.command(name)(guarded(command))

@@ -1,9 +1,9 @@
-"""What ``edgeqwen bench`` measures: the speed of a model at a depth of context."""
+"""What ``edgeqwen bench`` measures: the speed of models at a depth of context."""
 
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # The prompt after which the time to the first token is taken.
 _SHORT_PROMPT = 16
+# The threads of the model before may wait for more work so long, and take time from the next one.
+_SETTLE_S = 0.05
 
 
 def measure(
@@ -43,18 +45,14 @@ def measure(
         load_s = time.perf_counter() - began
         _time_prefill(model, 0, _SHORT_PROMPT)
         first_token_s = time.perf_counter() - began
-        if n_generate:
-            # The first step of one token records and loads what all others use.
-            _time_decode(model, 0, 1)
-        prefill: list[float] = []
-        decode: list[float] = []
-        for i in range(repetitions):
-            progress(i, repetitions)
-            if n_prompt:
-                prefill.append(n_prompt / _time_prefill(model, depth, n_prompt))
-            if n_generate:
-                decode.append(n_generate / _time_decode(model, depth, n_generate))
-        progress(repetitions, repetitions)
+        (found,) = speeds(
+            [model],
+            n_prompt=n_prompt,
+            n_generate=n_generate,
+            depth=depth,
+            repetitions=repetitions,
+            progress=progress,
+        )
         return {
             "model": str(path),
             "n_prompt": n_prompt,
@@ -62,14 +60,58 @@ def measure(
             "depth": depth,
             "n_threads": model.engine.n_threads,
             "repetitions": repetitions,
-            "prefill_tps": statistics.median(prefill) if prefill else None,
-            "decode_tps": statistics.median(decode) if decode else None,
-            "prefill_tps_samples": prefill,
-            "decode_tps_samples": decode,
+            **found,
             "load_s": load_s,
             "first_token_s": first_token_s,
             "peak_rss_bytes": peak_rss_bytes(),
         }
+
+
+def speeds(
+    models: "Sequence[Model]",
+    *,
+    n_prompt: int,
+    n_generate: int,
+    depth: int,
+    repetitions: int,
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Returns the speeds of each model, as ``measure`` does: medians, and all samples.
+
+    Models take turns within every repetition, so that what slows the machine for a while slows all
+    of them. ``cancelled`` is asked between turns; what was measured before it counts.
+    """
+    prefill: list[list[float]] = [[] for _ in models]
+    decode: list[list[float]] = [[] for _ in models]
+    # The first step of a kind records and loads what all others use.
+    for model in models:
+        if n_prompt:
+            _time_prefill(model, 0, min(n_prompt, 2))
+        if n_generate:
+            _time_decode(model, 0, 1)
+    turns = [(model, i) for _ in range(repetitions) for i, model in enumerate(models)]
+    for number, (model, i) in enumerate(turns):
+        progress(number, len(turns))
+        if cancelled():
+            break
+        if len(models) > 1:
+            time.sleep(_SETTLE_S)
+        if n_prompt:
+            prefill[i].append(n_prompt / _time_prefill(model, depth, n_prompt))
+        if n_generate:
+            decode[i].append(n_generate / _time_decode(model, depth, n_generate))
+    else:
+        progress(len(turns), len(turns))
+    return [
+        {
+            "prefill_tps": statistics.median(prefill[i]) if prefill[i] else None,
+            "decode_tps": statistics.median(decode[i]) if decode[i] else None,
+            "prefill_tps_samples": prefill[i],
+            "decode_tps_samples": decode[i],
+        }
+        for i in range(len(models))
+    ]
 
 
 def _tokens(model: "Model", n: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,9 +53,10 @@ def perplexity(
     from edgeqwen.cli.interrupts import first_ctrl_c
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.progress import count_bar
+    from edgeqwen.cli.text_file import read_text
     from edgeqwen.guide import held_out_text
 
-    text = held_out_text() if file is None else _read(file)
+    text = held_out_text() if file is None else read_text(file)
     # Not before: it brings Numba, for which a misspelled name shouldn't have to wait.
     from edgeqwen.perplexity import perplexity as measure
 
@@ -76,21 +76,6 @@ def perplexity(
     print(json.dumps(_fields(found)) if as_json else _lines(found))
     if stopped.is_set():
         raise KeyboardInterrupt
-
-
-def _read(path: Path) -> str:
-    """Returns the text of a file, or of standard input where the path is a hyphen."""
-    from edgeqwen.errors import FileFormatError
-
-    is_input = str(path) == "-"
-    content = sys.stdin.buffer.read() if is_input else path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"{'standard input' if is_input else path}: byte {error.start} is no UTF-8 "
-            f"({error.reason}), expected a text in UTF-8; convert it"
-        ) from None
 
 
 def _fields(found: "Perplexity") -> dict[str, Any]:

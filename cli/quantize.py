@@ -1,9 +1,20 @@
 """``edgeqwen quantize``: a checkpoint becomes a GGUF file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from edgeqwen.quant import QuantizePlan
+
+
+def _needed(context: typer.Context, output: Path | None) -> Path | None:
+    """Asks for the output, unless nothing is to be written."""
+    if output is None and not context.params.get("dry_run") and not context.resilient_parsing:
+        raise typer.BadParameter("Missing; only --dry-run needs none.")
+    return output
 
 
 def quantize(
@@ -11,10 +22,42 @@ def quantize(
         Path,
         typer.Argument(metavar="SOURCE", help="A Hugging Face checkpoint folder, or a GGUF file."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The GGUF file to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", callback=_needed, help="The GGUF file to write."),
+    ] = None,
     type: Annotated[
-        str, typer.Option("-t", "--type", help="f32, f16, bf16, q8_0 or q4_0.")
+        str,
+        typer.Option(
+            "-t",
+            "--type",
+            help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, "
+            "q4_0, iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s or q2_k.",
+        ),
     ] = "q4_0",
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=TYPE",
+            help="Another type for the matrices in whose name this is found, such as "
+            "attn_v=q8_0; may be given several times, and the first that is found decides.",
+        ),
+    ] = None,
+    pad_ffn: Annotated[
+        bool,
+        typer.Option(
+            "--pad-ffn",
+            help="Fill the feed-forward size up with zeros to a multiple of 256 (72B), so that "
+            "every type fits; results stay the same.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        # Before --output, which depends on it.
+        typer.Option(
+            "--dry-run", is_eager=True, help="Only show the types and sizes that would be written."
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads; by default one for each core.")
     ] = None,
@@ -24,14 +67,87 @@ def quantize(
     The file appears under its name when it is complete; until then nothing there is touched.
     """
     from edgeqwen.cli.progress import byte_bar
-    from edgeqwen.cli.terminal import clean_line, size_text
+    from edgeqwen.cli.terminal import clean, clean_line, size_text
+    from edgeqwen.quant import plan
     from edgeqwen.quant import quantize as convert
 
+    tensor_types = _tensor_types(tensor_type or [])
+    if dry_run or output is None:
+        print(clean(_as_text(plan(source, type, tensor_types=tensor_types, pad_ffn=pad_ffn))))
+        return
     with byte_bar(f"{source.name or source} to {type}") as progress:
-        report = convert(source, output, type, n_threads=threads, progress=progress)
+        report = convert(
+            source,
+            output,
+            type,
+            tensor_types=tensor_types,
+            pad_ffn=pad_ffn,
+            n_threads=threads,
+            progress=progress,
+        )
     for note in report.notes:
         print(clean_line(note))
     print(
         f"{clean_line(str(output))}: {report.n_weights:,} weights in {size_text(report.n_bytes)}, "
         f"{report.bits_per_weight:.2f} bits per weight, {report.seconds:.1f} s"
     )
+
+
+def _tensor_types(options: list[str]) -> dict[str, str]:
+    """Returns the types by expression, in the order given."""
+    from edgeqwen.errors import OptionError
+
+    found: dict[str, str] = {}
+    for option in options:
+        # An expression may hold "=", a type doesn't.
+        pattern, _, type = option.rpartition("=")
+        if not pattern or not type:
+            raise OptionError(
+                f"--tensor-type {option!r}: expected a part of a name, =, and a type, such as "
+                "attn_v=q8_0"
+            )
+        if pattern in found:
+            raise OptionError(f"--tensor-type: {pattern!r} is given twice; give it once")
+        found[pattern] = type
+    return found
+
+
+def _as_text(plan: "QuantizePlan") -> str:
+    """Returns a plan as aligned lines: layers treated alike share one, then the sums."""
+    from edgeqwen.cli.terminal import clean_line, size_text
+    from edgeqwen.quant import group_layers
+
+    tensors = [
+        (
+            group.name,
+            " x ".join(map(str, group.shape)),
+            f"{group.source_type.name} -> {group.type.name}",
+            f"{group.n_tensors} x {size_text(group.n_bytes // group.n_tensors)}",
+        )
+        for group in group_layers(plan.tensors)
+    ]
+    types = [
+        (
+            total.type.name,
+            f"{total.n_tensors} tensors",
+            f"{total.n_weights:,} weights",
+            size_text(total.n_bytes),
+        )
+        for total in plan.by_type
+    ]
+    lines = [clean_line(note) for note in plan.notes]
+    lines += ["Tensors (rows x columns)", *_table(tensors), "", "Types", *_table(types), ""]
+    lines.append(
+        f"{clean_line(str(plan.source))} to {plan.type}: {plan.n_weights:,} weights in "
+        f"{size_text(plan.n_bytes)}, {plan.bits_per_weight:.2f} bits per weight; "
+        "nothing was written"
+    )
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -16,7 +16,10 @@ from edgeqwen.cache import CacheLayout, Region
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
+from edgeqwen.kernels.observe import OBSERVED
 from edgeqwen.model.buffers import Buffers
+from edgeqwen.model.observations import Observations
+from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.weights import Weights
@@ -28,7 +31,8 @@ Progress = Callable[[int, int], None]
 # Tokens of a prompt that go through the network together, and those whose logits are kept.
 PREFILL_TOKENS = 256
 LOGITS_TOKENS = 32
-# One token; many, for the logits of the last; many, for the logits of all.
+# One token; many, for the logits of the last; many, for the logits of all. Beside these, "observe"
+# is a step of many without logits, which running a model doesn't take.
 STEPS = ("decode", "prefill", "logits")
 
 
@@ -105,7 +109,11 @@ class Engine:
         self._recorder = Recorder(
             self.config, self._weights, self._layout, self.isa, self.n_threads
         )
-        self._tapes: dict[str, tuple[Tape, Buffers]] = {}
+        self._inputs = observed_inputs(self._weights)
+        self._observed = np.zeros(1, OBSERVED)
+        # By the name of a step; prefill that is observed, by what it adds to. None is thrown away
+        # while the threads live: a late one may look at any.
+        self._tapes: dict[str | Observations, tuple[Tape, Buffers]] = {}
         self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
         self._closed = False
 
@@ -154,6 +162,61 @@ class Engine:
             result[first : first + len(part)] = buffers.logits(len(part), self.config.vocab_size)
         return result
 
+    def new_observation(self) -> Observation:
+        """Returns sums of zero for ``observe``."""
+        return Observation(self._inputs)
+
+    def observe(
+        self, sequence: Sequence, tokens: TokenSequence[int], observation: Observation
+    ) -> None:
+        """Appends tokens; adds the squares of what each matrix is multiplied by to the sums.
+
+        The number of threads doesn't change the sums. Raises what ``prefill`` raises.
+        """
+        ids = self._checked(sequence, tokens)
+        if observation.inputs != self._inputs:
+            raise OptionError("this observation was made by another model")
+        for first in range(0, len(ids), PREFILL_TOKENS):
+            self._step("observe", sequence, ids[first : first + PREFILL_TOKENS], observation)
+
+    def new_observations(self) -> Observations:
+        """Returns sums over no tokens, to which ``observe`` adds.
+
+        They and what belongs to them stay in memory as long as the engine.
+        """
+        self._check_open()
+        observations = Observations()
+        tape, buffers = self._recorded("prefill", observations)
+        tape.finish()
+        self._tapes[observations] = tape, buffers
+        return observations
+
+    def observe(
+        self,
+        sequence: Sequence,
+        tokens: TokenSequence[int],
+        observations: Observations,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Appends tokens like ``prefill``, and adds what enters each matrix to the observations.
+
+        When ``cancelled()``, both hold what was read so far. Raises what ``prefill`` raises, and
+        OptionError for observations that another engine has made.
+        """
+        ids = self._checked(sequence, tokens)
+        if observations not in self._tapes:
+            raise OptionError("these observations were made by another model; make new ones")
+        for first in range(0, len(ids), PREFILL_TOKENS):
+            part = ids[first : first + PREFILL_TOKENS]
+            self._step(observations, sequence, part)
+            observations.n_tokens += len(part)
+            if progress is not None:
+                progress(first + len(part), len(ids))
+            if cancelled is not None and cancelled():
+                break
+
     def close(self) -> None:
         """Ends the threads and frees the weights; idempotent. Sequences are closed alone."""
         with self._lock:
@@ -193,16 +256,26 @@ class Engine:
             )
         return ids.astype(np.int32)
 
-    def _step(self, name: str, sequence: Sequence, tokens: NDArray[np.int32]) -> None:
+    def _step(
+        self,
+        name: str,
+        sequence: Sequence,
+        tokens: NDArray[np.int32],
+        observation: Observation | None = None,
+    ) -> None:
         with self._lock:
             self._check_open()
             tape, _ = self._tape(name)
+            if observation is not None:
+                self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
             n_past = sequence.n_tokens
             state["n_tokens"], state["n_past"] = len(tokens), n_past
             state["tokens"], state["cache"] = tokens.ctypes.data, sequence.address
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.tokens.extend(tokens.tolist())
+            if observation is not None:
+                observation.n_tokens += len(tokens)
 
     def _last_logits(self, name: str) -> NDArray[np.float32]:
         row: NDArray[np.float32] = self._tape(name)[1].logits(1, self.config.vocab_size)[0]
@@ -225,14 +298,21 @@ class Engine:
             self._tapes[name] = tape, buffers
         return self._tapes[name]
 
-    def _recorded(self, name: str) -> tuple[Tape, Buffers]:
+    def _recorded(
+        self, name: str, observations: Observations | None = None
+    ) -> tuple[Tape, Buffers]:
         n_logits = LOGITS_TOKENS if name == "logits" else 1
         if n_logits not in self._buffers:
             max_tokens = LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS
             self._buffers[n_logits] = self._new_buffers(max_tokens, n_logits)
         buffers = self._buffers[n_logits]
+        if name == "observe":
+            recording = ObservedRecording(self._recorder, buffers, self._inputs, self._observed)
+            return self._recorder.walk(recording, last_only=True), buffers
         one_token, all_logits = name == "decode", name == "logits"
-        tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
+        tape = self._recorder.record(
+            buffers, one_token=one_token, all_logits=all_logits, observations=observations
+        )
         return tape, buffers
 
     def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:

@@ -1,17 +1,17 @@
 """How well a model predicts a text: its perplexity, over windows that overlap."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeqwen.api import Model
-from edgeqwen.errors import EdgeqwenError, OptionError
+from edgeqwen.errors import OptionError
+from edgeqwen.likelihood import exponential, log_probabilities, mean_and_error
 from edgeqwen.options import positive_integer, token_ids
 
 # The window where none is given, if the model's context isn't shorter.
@@ -43,7 +43,7 @@ class Perplexity:
     @property
     def perplexity(self) -> float:
         """exp(mean_nll); infinite where that is more than a float holds."""
-        return _exp(self.mean_nll)
+        return exponential(self.mean_nll)
 
     @property
     def perplexity_se(self) -> float | None:
@@ -80,49 +80,120 @@ def perplexity(
     Raises OptionError for too few tokens and windows that make no sense or exceed the model's
     context, and EdgeqwenError if a logit is infinite or NaN.
     """
-    if isinstance(tokens, Sized):
-        _check_length(len(tokens))
-    ids = np.array(token_ids(tokens, model.config.vocab_size, "tokens"))
-    # Again, for an iterator has no length before.
-    _check_length(len(ids))
-    context, stride = _window(context, stride, model.engine.max_context)
-    total = sum(end - first for _, first, end in windows(len(ids), context, stride))
+    text = WindowedText.of(
+        tokens,
+        vocab_size=model.config.vocab_size,
+        max_context=model.engine.max_context,
+        context=context,
+        stride=stride,
+    )
+    total = text.n_scored
     nll = np.empty(total)
     n_scored = n_windows = n_read = 0
     nll_sum = 0.0
     began = time.perf_counter()
-    for begin, first, end in windows(len(ids), context, stride):
-        # What a window's last token predicts lies beyond it.
-        rows = model.logits_in_parts(
-            ids[begin : end - 1].tolist(), first=first - 1 - begin, cancelled=cancelled
-        )
-        at = first
-        with closing(rows):
-            for logits in rows:
-                n = len(logits)
-                part = _negative_log_likelihood(logits, ids[at : at + n])
-                nll[n_scored : n_scored + n] = part
+    for window in text.windows():
+        n_before = n_scored
+        with closing(scored_logits(model, text, window, cancelled=cancelled)) as parts:
+            for ids, logits in parts:
+                part = -log_probabilities(logits)[np.arange(len(ids)), ids]
+                nll[n_scored : n_scored + len(ids)] = part
                 nll_sum += float(part.sum())
-                at += n
-                n_scored += n
+                n_scored += len(ids)
                 if running is not None:
-                    running(_exp(nll_sum / n_scored))
+                    running(exponential(nll_sum / n_scored))
                 if progress is not None:
                     progress(n_scored, total)
-        if at > first:
-            n_read += at - 1 - begin
+        if n_scored > n_before:
+            n_read += window.first - 1 - window.begin + n_scored - n_before
             n_windows += 1
         if cancelled is not None and cancelled():
             break
-    return _estimate(
-        nll[:n_scored],
-        n_tokens=len(ids),
+    mean_nll, mean_nll_se = mean_and_error(nll[:n_scored])
+    return Perplexity(
+        n_tokens=len(text.ids),
+        n_scored=n_scored,
         n_windows=n_windows,
         n_read=n_read,
-        context=context,
-        stride=stride,
+        context=text.context,
+        stride=text.stride,
+        mean_nll=mean_nll,
+        mean_nll_se=mean_nll_se,
         elapsed_s=time.perf_counter() - began,
     )
+
+
+class Window(NamedTuple):
+    """Reads the tokens from ``begin`` on, and scores those from ``first`` to before ``end``."""
+
+    begin: int
+    first: int
+    end: int
+
+
+def windows(n_tokens: int, context: int, stride: int) -> Iterator[Window]:
+    """Yields the windows of a text; each scores what none before it has scored."""
+    end = 0
+    for begin in range(0, n_tokens, stride):
+        first, end = max(begin + 1, end), min(begin + context, n_tokens)
+        if first < end:
+            yield Window(begin, first, end)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowedText:
+    """A text and how it is cut into windows, all checked. ``ids``: int64 [n_tokens]."""
+
+    ids: NDArray[np.int64]
+    context: int
+    stride: int
+
+    @classmethod
+    def of(
+        cls,
+        tokens: Sequence[int],
+        *,
+        vocab_size: int,
+        max_context: int,
+        context: int | None,
+        stride: int | None,
+    ) -> Self:
+        """Raises OptionError, as ``perplexity`` describes it."""
+        if isinstance(tokens, Sized):
+            _check_length(len(tokens))
+        ids = np.array(token_ids(tokens, vocab_size, "tokens"))
+        # Again, for an iterator has no length before.
+        _check_length(len(ids))
+        return cls(ids, *_window_sizes(context, stride, max_context))
+
+    def windows(self) -> Iterator[Window]:
+        return windows(len(self.ids), self.context, self.stride)
+
+    @property
+    def n_scored(self) -> int:
+        """The tokens that all windows score together."""
+        return sum(window.end - window.first for window in self.windows())
+
+
+def scored_logits(
+    model: Model,
+    text: WindowedText,
+    window: Window,
+    *,
+    cancelled: Callable[[], bool] | None = None,
+) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
+    """Yields the tokens that a window scores, int64 [n], and the logits that predict them.
+
+    The logits are float32 [n, vocab_size], a few tokens at a time. Ends early when ``cancelled()``.
+    """
+    # What a window's last token predicts lies beyond it.
+    read = text.ids[window.begin : window.end - 1].tolist()
+    at = window.first
+    rows = model.logits_in_parts(read, first=at - 1 - window.begin, cancelled=cancelled)
+    with closing(rows):
+        for logits in rows:
+            yield text.ids[at : at + len(logits)], logits
+            at += len(logits)
 
 
 def _check_length(n_tokens: int) -> None:
@@ -132,15 +203,7 @@ def _check_length(n_tokens: int) -> None:
         )
 
 
-def _exp(mean_nll: float) -> float:
-    """Returns the perplexity, infinite where it is more than a float holds."""
-    try:
-        return math.exp(mean_nll)
-    except OverflowError:
-        return math.inf
-
-
-def _window(context: int | None, stride: int | None, max_context: int) -> tuple[int, int]:
+def _window_sizes(context: int | None, stride: int | None, max_context: int) -> tuple[int, int]:
     """Returns the window and the stride, with their defaults; OptionError for senseless ones."""
     context = min(CONTEXT, max_context) if context is None else positive_integer(context, "context")
     if not 2 <= context <= max_context:
@@ -153,39 +216,3 @@ def _window(context: int | None, stride: int | None, max_context: int) -> tuple[
             f"stride is {stride}: expected 1 to {context}, the window; a longer one leaves out text"
         )
     return context, stride
-
-
-def windows(n_tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (begin, first, end): a window reads the tokens from begin, and scores first to end."""
-    end = 0
-    for begin in range(0, n_tokens, stride):
-        first, end = max(begin + 1, end), min(begin + context, n_tokens)
-        if first < end:
-            yield begin, first, end
-
-
-def _negative_log_likelihood(
-    logits: NDArray[np.float32], tokens: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Returns float64 [n] in nats; ``logits``: float32 [n, vocab_size], ``tokens``: int64 [n]."""
-    if not np.isfinite(logits).all():
-        raise EdgeqwenError(
-            "the model's logits are no numbers: some are infinite or NaN; the model file is "
-            "damaged, or its numbers overflow"
-        )
-    x = logits.astype(np.float64)
-    x -= x.max(axis=1, keepdims=True)
-    own = x[np.arange(len(x)), tokens]
-    likelihood: NDArray[np.float64] = np.log(np.exp(x, out=x).sum(axis=1)) - own
-    return likelihood
-
-
-def _estimate(nll: NDArray[np.float64], **facts: Any) -> Perplexity:
-    """Returns the estimate from the tokens' own values."""
-    n = len(nll)
-    return Perplexity(
-        n_scored=n,
-        mean_nll=float(nll.mean()),
-        mean_nll_se=float(nll.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-        **facts,
-    )

@@ -1,6 +1,7 @@
 """Checkpoint: one interface to whatever can be converted, a Hugging Face folder or a GGUF file."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,16 @@ class SourceTensor:
     shape: tuple[int, ...]
     place: str
 
+    @property
+    def n_rows(self) -> int:
+        """How many rows it has; a vector is one."""
+        return prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes that a row takes."""
+        return self.type.n_bytes(self.shape[-1:])
+
 
 class Checkpoint(Protocol):
     """A model to convert, checked: its tensors are those that ``config`` asks for, in shape.
@@ -36,11 +47,14 @@ class Checkpoint(Protocol):
     files: list[Path]
     notes: list[str]
 
-    def data(self, name: str) -> npt.NDArray[np.uint8]:
-        """Returns the bytes of a tensor by its GGUF name: a read-only view, row by row."""
+    def rows(self, tensor: SourceTensor, first: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Returns the bytes of rows [first, stop) of one of ``tensors``: uint8, not to be changed.
 
-    def release(self, name: str, start: int, stop: int) -> None:
-        """Says that bytes [start, stop) of a tensor have been used, so their memory may go."""
+        Any thread may ask.
+        """
+
+    def release(self, tensor: SourceTensor, first: int, stop: int) -> None:
+        """Says that rows [first, stop) have been used, so that their memory may go."""
 
     def close(self) -> None:
         """Lets go of all files."""

@@ -1,9 +1,10 @@
 """quantize(): from a checkpoint to a GGUF file, chunk by chunk, on all threads."""
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,18 @@ import numpy.typing as npt
 from edgeqwen.errors import OptionError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.atomic_file import check_writable
-from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor, open_checkpoint
-from edgeqwen.quant.gguf_writer import GgufWriter, PlannedTensor
-from edgeqwen.quant.recipe import Recipe, recipe_named
+from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
+from edgeqwen.quant.gguf_writer import GgufWriter
+from edgeqwen.quant.overrides import Overrides
+from edgeqwen.quant.plan import open_source, prepare
+from edgeqwen.quant.recipe import recipe_named
 from edgeqwen.quant.report import QuantizeReport, TensorReport
 
 Progress = Callable[[int, int], None]
+Floats = npt.NDArray[np.float32]
 
 # What a thread converts at a time: a few of these are in memory, whatever the model's size.
 _TASK_WEIGHTS = 1 << 19
-_QUANTIZATION_VERSION = 2  # of the block formats, as GGUF counts them
 
 
 def quantize(
@@ -31,12 +34,18 @@ def quantize(
     output: str | Path,
     type: str = "q4_0",
     *,
+    tensor_types: Mapping[str, str] | None = None,
+    pad_ffn: bool = False,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
     """Converts a Hugging Face folder or a GGUF file to a GGUF file of another type.
 
-    ``type`` is one of ``edgeqwen.quant.TYPES``; ``n_threads`` is as many as the process may use
+    ``type`` is one of ``edgeqwen.quant.TYPES``, a recipe for the types of all tensors.
+    ``tensor_types`` gives matrices another type: the name of one of
+    ``edgeqwen.quant.TENSOR_TYPES`` by a regular expression that is searched for in the GGUF name;
+    the first that is found decides. ``pad_ffn`` fills the feed-forward size up with zeros to a
+    multiple of 256, which changes no result. ``n_threads`` is as many as the process may use
     unless given; ``progress(done, total)`` is called with bytes of the output. The output appears,
     or replaces what stood there, only when it is complete. Memory holds the vocabulary and a few
     MB per thread, never a whole tensor.
@@ -47,37 +56,23 @@ def quantize(
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)
-    recipe = recipe_named(type)
+    recipe, overrides = recipe_named(type), Overrides(tensor_types or {})
     threads = _thread_count(n_threads)
     check_writable(output)
-    checkpoint = open_checkpoint(source)
-    try:
+    with contextlib.closing(open_source(source, pad_ffn=pad_ffn)) as checkpoint:
         _check_apart(output, checkpoint)
-        tensors = _plan(checkpoint, recipe)
-        n_weights = sum(int(np.prod(tensor.shape)) for tensor in tensors)
-        metadata = {
-            **checkpoint.metadata,
-            "general.size_label": _size_label(n_weights),
-            "general.file_type": recipe.file_type,
-            "general.quantization_version": _QUANTIZATION_VERSION,
-        }
-        # People read listings from the top: what the file is comes before its vocabulary.
-        keys = sorted(metadata, key=lambda key: not key.startswith("general."))
-        metadata = {key: metadata[key] for key in keys}
-        planned = [PlannedTensor(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
-        with GgufWriter(output, metadata, planned) as writer:
-            _convert_all(checkpoint, tensors, writer, threads, progress or _no_progress)
-    finally:
-        checkpoint.close()
+        plan, writer = prepare(checkpoint, source, output, recipe, overrides)
+        with writer:
+            tasks = _tasks(checkpoint, plan.tensors, {})
+            _convert_all(checkpoint, tasks, writer, threads, progress or _no_progress)
     return QuantizeReport(
         source=source,
         output=output,
-        type=recipe.name,
-        tensors=tensors,
-        n_bytes=writer.size,
-        n_weights=n_weights,
+        type=plan.type,
+        tensors=plan.tensors,
+        n_bytes=plan.n_bytes,
+        notes=plan.notes,
         seconds=time.perf_counter() - started,
-        notes=(*checkpoint.notes, *_fallback_notes(tensors, recipe, checkpoint)),
     )
 
 
@@ -99,41 +94,39 @@ def _check_apart(output: Path, checkpoint: Checkpoint) -> None:
                 raise OptionError(f"{output}: is a file of the source; choose another output")
 
 
-def _plan(checkpoint: Checkpoint, recipe: Recipe) -> tuple[TensorReport, ...]:
-    plan = []
-    for tensor in checkpoint.tensors:
-        type = recipe.type_of(tensor.name, tensor.shape, checkpoint.config)
-        n_bytes = type.n_bytes(tensor.shape)
-        plan.append(TensorReport(tensor.name, tensor.shape, tensor.type, type, n_bytes))
-    return tuple(plan)
-
-
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Some rows of a tensor; [start, stop) are their bytes in the source."""
+    """Rows [first, stop) of a tensor, and what they become.
+
+    ``importance``, float32 [columns], weighs the errors of the columns where they are known.
+    """
 
     tensor: SourceTensor
     type: GgmlType
-    first_row: int
-    start: int
+    first: int
     stop: int
-    ends_tensor: bool
+    importance: Floats | None
 
 
-def _tasks(checkpoint: Checkpoint, tensors: tuple[TensorReport, ...]) -> Iterator[_Task]:
+def _tasks(
+    checkpoint: Checkpoint, tensors: tuple[TensorReport, ...], importance: Mapping[str, Floats]
+) -> Iterator[_Task]:
+    """Yields all work in the order of the file; ``importance`` is by the GGUF names of tensors."""
     for source, target in zip(checkpoint.tensors, tensors, strict=True):
         columns = source.shape[-1]
-        n_rows = int(np.prod(source.shape)) // columns
-        row_bytes = source.type.n_bytes((columns,))
+        weights = importance.get(source.name)
+        if weights is not None:
+            # Of the columns that padding adds, nobody has measured anything.
+            weights = np.pad(weights, (0, columns - len(weights)))
         step = max(1, _TASK_WEIGHTS // columns)
-        for row in range(0, n_rows, step):
-            stop = min(row + step, n_rows)
-            yield _Task(source, target.type, row, row * row_bytes, stop * row_bytes, stop == n_rows)
+        for first in range(0, source.n_rows, step):
+            stop = min(first + step, source.n_rows)
+            yield _Task(source, target.type, first, stop, weights)
 
 
 def _convert_all(
     checkpoint: Checkpoint,
-    tensors: tuple[TensorReport, ...],
+    tasks: Iterable[_Task],
     writer: GgufWriter,
     n_threads: int,
     progress: Progress,
@@ -143,8 +136,8 @@ def _convert_all(
     from edgeqwen.quant.rows import convert_rows
 
     def convert(task: _Task) -> npt.NDArray[np.uint8]:
-        rows = checkpoint.data(task.tensor.name)[task.start : task.stop]
-        return convert_rows(task.tensor, task.first_row, rows, task.type)
+        rows = checkpoint.rows(task.tensor, task.first, task.stop)
+        return convert_rows(task.tensor, task.first, rows, task.type, task.importance)
 
     progress(writer.position, writer.size)
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-quantize")
@@ -153,13 +146,13 @@ def _convert_all(
     def write_first() -> None:
         task, result = pending.popleft()
         writer.write(result.result().data)
-        checkpoint.release(task.tensor.name, task.start, task.stop)
-        if task.ends_tensor:
+        checkpoint.release(task.tensor, task.first, task.stop)
+        if task.stop == task.tensor.n_rows:
             writer.end_tensor()
         progress(writer.position, writer.size)
 
     try:
-        for task in _tasks(checkpoint, tensors):
+        for task in tasks:
             pending.append((task, pool.submit(convert, task)))
             # Two more than threads: one being written, one waiting for whoever is done first.
             if len(pending) >= n_threads + 2:
@@ -168,34 +161,6 @@ def _convert_all(
             write_first()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _fallback_notes(
-    tensors: tuple[TensorReport, ...], recipe: Recipe, checkpoint: Checkpoint
-) -> list[str]:
-    """Says which matrices have rows that don't fill whole blocks."""
-    found = [
-        tensor
-        for tensor in tensors
-        if len(tensor.shape) > 1 and tensor.type != recipe.choose(tensor.name, checkpoint.config)
-    ]
-    if not found:
-        return []
-    first = found[0]
-    meant = recipe.choose(first.name, checkpoint.config)
-    return [
-        f"{len(found)} matrices are not of the type meant for them: {first.name} is "
-        f"{first.type.name}, because its {first.shape[-1]} columns are not a multiple of "
-        f"{meant.block_size}, which {meant.name} needs"
-    ]
-
-
-def _size_label(n_weights: int) -> str:
-    """Returns a number of weights as model names have it: 494M, 1.5B, 73B."""
-    scales = ((10**12, "T"), (10**9, "B"), (10**6, "M"))
-    scale, letter = next((found for found in scales if n_weights > found[0]), (10**3, "K"))
-    value = n_weights / scale
-    return f"{value:.{0 if value >= 9.5 else 1}f}{letter}"
 
 
 def _no_progress(done: int, total: int) -> None:

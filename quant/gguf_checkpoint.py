@@ -57,13 +57,13 @@ class GgufCheckpoint:
                 "checkpoint keeps more quality"
             )
 
-    def data(self, name: str) -> npt.NDArray[np.uint8]:
-        return self._file.data(name)
+    def rows(self, tensor: SourceTensor, first: int, stop: int) -> npt.NDArray[np.uint8]:
+        return self._file.data(tensor.name)[first * tensor.row_bytes : stop * tensor.row_bytes]
 
-    def release(self, name: str, start: int, stop: int) -> None:
+    def release(self, tensor: SourceTensor, first: int, stop: int) -> None:
         # The file lets go of whole tensors only.
-        if stop == self._file.tensor(name).n_bytes:
-            self._file.release(name)
+        if stop == tensor.n_rows:
+            self._file.release(tensor.name)
 
     def close(self) -> None:
         self._file.close()

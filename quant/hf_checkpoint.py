@@ -56,11 +56,13 @@ class HfCheckpoint:
         ]
         self.files = [file for file in folder.iterdir() if file.suffix in _SUFFIXES]
 
-    def data(self, name: str) -> npt.NDArray[np.uint8]:
-        return self._weights.data(self._stored[name].name)
+    def rows(self, tensor: SourceTensor, first: int, stop: int) -> npt.NDArray[np.uint8]:
+        data = self._weights.data(self._stored[tensor.name].name)
+        return data[first * tensor.row_bytes : stop * tensor.row_bytes]
 
-    def release(self, name: str, start: int, stop: int) -> None:
-        self._weights.release(self._stored[name].name, start, stop)
+    def release(self, tensor: SourceTensor, first: int, stop: int) -> None:
+        name = self._stored[tensor.name].name
+        self._weights.release(name, first * tensor.row_bytes, stop * tensor.row_bytes)
 
     def close(self) -> None:
         self._weights.close()

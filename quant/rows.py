@@ -6,7 +6,7 @@ import numpy.typing as npt
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.checkpoint import SourceTensor
-from edgeqwen.quant.encode import encode
+from edgeqwen.quant.encode import SCHEMES, encode
 from edgeqwen.quant.encode.widen import widen_bf16, widen_f16
 
 Bytes = npt.NDArray[np.uint8]
@@ -16,12 +16,19 @@ Floats = npt.NDArray[np.float32]
 _CHUNK_WEIGHTS = 1 << 16
 
 
-def convert_rows(tensor: SourceTensor, first_row: int, source: Bytes, type: GgmlType) -> Bytes:
+def convert_rows(
+    tensor: SourceTensor,
+    first_row: int,
+    source: Bytes,
+    type: GgmlType,
+    importance: Floats | None = None,
+) -> Bytes:
     """Converts whole rows, whose bytes in the tensor's type are ``source`` (uint8 [n]).
 
     Returns their bytes in the new type (uint8 [m]). ``first_row`` is where in the tensor they
-    stand, for messages. Raises FileFormatError if a weight is NaN or infinite, UnsupportedError if
-    one is too large for the type. Most of it runs without the GIL.
+    stand, for messages; ``importance``, float32 [columns], weighs errors. Raises FileFormatError
+    if a weight is NaN or infinite, UnsupportedError if one is too large for the type. Most of it
+    runs without the GIL.
     """
     columns = tensor.shape[-1]
     source_row = tensor.type.n_bytes((columns,))
@@ -36,7 +43,7 @@ def convert_rows(tensor: SourceTensor, first_row: int, source: Bytes, type: Ggml
     for row in range(0, n_rows, step):
         stop = min(row + step, n_rows)
         weights = to_floats(tensor.type, source[row * source_row : stop * source_row], scratch)
-        if not encode(type, weights, out[row * row_bytes : stop * row_bytes]):
+        if not encode(type, weights, out[row * row_bytes : stop * row_bytes], importance):
             raise _unsound(tensor, first_row + row, weights.reshape(-1, columns), type)
     return out
 
@@ -66,14 +73,16 @@ def to_floats(type: GgmlType, source: Bytes, scratch: Floats) -> Floats:
 
 
 def _check_scales(tensor: SourceTensor, first_row: int, rows: Bytes, type: GgmlType) -> None:
-    """Refuses blocks whose scale, the float16 that Q4_0 and Q8_0 begin with, isn't finite."""
-    exponents = rows[:, 1 :: type.type_size] & 0x7C
-    bad = np.flatnonzero((exponents == 0x7C).any(axis=1))
-    if len(bad):
-        raise FileFormatError(
-            f"{tensor.place}: row {first_row + bad[0]} holds NaN or infinite scales; the file is "
-            "damaged"
-        )
+    """Refuses blocks with a float16 scale that isn't finite."""
+    factors = SCHEMES[type].factors if type in SCHEMES else (0,)  # Q8_0 begins with it
+    for factor in factors:
+        exponents = rows[:, factor + 1 :: type.type_size] & 0x7C
+        bad = np.flatnonzero((exponents == 0x7C).any(axis=1))
+        if len(bad):
+            raise FileFormatError(
+                f"{tensor.place}: row {first_row + bad[0]} holds NaN or infinite scales; the file "
+                "is damaged"
+            )
 
 
 def _unsound(

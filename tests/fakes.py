@@ -143,6 +143,10 @@ class FakeTokenizer:
             text = text[len(special) :] if special else text[1:]
         return ids
 
+    def token_bytes(self, id: int) -> bytes:
+        special = {number: text.encode() for text, number in SPECIAL.items()}
+        return bytes([id]) if id < 256 else special.get(id, b"")
+
     def stream(self, *, skip_special: bool = False) -> FakeDecoder:
         return FakeDecoder()
 

@@ -130,6 +130,10 @@ class Emitter:
         """max(x, y), one instruction on x86; y where either is NaN."""
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
+    def min(self, x: Value, y: Value) -> Value:
+        """min(x, y), one instruction on x86; y where either is NaN."""
+        return self.b.select(self.b.fcmp_ordered("<", x, y), x, y)
+
     def unary(self, name: str, x: Value) -> Value:
         """llvm.{fabs,rint,floor}."""
         f = self.function(f"llvm.{name}.v{x.type.count}f32", x.type, x.type)

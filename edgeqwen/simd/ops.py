@@ -86,7 +86,9 @@ def _with_arity(typing: Emit, arity: int) -> Any:
         return intrinsic(lambda typing_context, a: typing(typing_context, a))
     if arity == 2:
         return intrinsic(lambda typing_context, a, b: typing(typing_context, a, b))
-    return intrinsic(lambda typing_context, a, b, c: typing(typing_context, a, b, c))
+    if arity == 3:
+        return intrinsic(lambda typing_context, a, b, c: typing(typing_context, a, b, c))
+    return intrinsic(lambda typing_context, a, b, c, d: typing(typing_context, a, b, c, d))
 
 
 load_f32 = _maker("f32", lambda e, a: e.load(e.f32v, a), types.int64)
@@ -98,11 +100,15 @@ zeros_f32 = _maker("f32", lambda e: ir.Constant(e.f32v, None))
 
 fma = _mapper("same", lambda e, x, y, z: e.fma(x, y, z), 3)
 maximum = _mapper("same", lambda e, x, y: e.max(x, y), 2)
+minimum = _mapper("same", lambda e, x, y: e.min(x, y), 2)
 absolute = _mapper("same", lambda e, x: e.unary("fabs", x))
+rint = _mapper("same", lambda e, x: e.unary("rint", x))
 exp2 = _mapper("same", exponential.exp2)
 exp = _mapper("same", exponential.exp)
 round_to_i32 = _mapper("i32", lambda e, x: e.b.fptosi(e.unary("rint", x), e.i32v))
 divide = _mapper("same", lambda e, x, y: e.b.fdiv(x, y), 2)
+# x where a < b, else y: lane by lane.
+where_less = _mapper("same", lambda e, a, b, x, y: e.b.select(e.b.fcmp_ordered("<", a, b), x, y), 4)
 
 sum_lanes = _reducer(lambda e, x: e.reduce(x, e.b.fadd if x.type.element == F32 else e.b.add))
 max_lanes = _reducer(lambda e, x: e.reduce(x, e.max))

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.divergence import (
-    Divergence,
-    differences,
-    divergences,
-    kl_divergence,
-    log_probabilities,
-)
+from benchmarks.divergence import Divergence, differences, divergences
 from edgeqwen.errors import EdgeqwenError
 from edgeqwen.perplexity import perplexity
 
@@ -44,25 +38,6 @@ def model(
     )
 
 
-def test_kl_divergence_by_hand() -> None:
-    p = np.log([[0.5, 0.5], [0.25, 0.75]])
-    q = np.log([[0.75, 0.25], [0.25, 0.75]])
-    by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
-    assert kl_divergence(p, q) == pytest.approx([by_hand, 0.0])
-
-
-def test_log_probabilities_of_large_logits() -> None:
-    found = log_probabilities(np.array([[1e4, 1e4 + math.log(3)]]))
-    assert np.exp(found) == pytest.approx(np.array([[0.25, 0.75]]))
-    assert log_probabilities(np.zeros((1, 2), np.float32)).dtype == np.float64
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_logits_must_be_numbers(wrong: float) -> None:
-    with pytest.raises(EdgeqwenError, match="the model's logits are no numbers"):
-        log_probabilities(np.array([[1.0, wrong]]))
-
-
 def test_a_text_by_hand() -> None:
     reference = model({0: [0.5, 0.5], 1: [0.2, 0.8]})
     other = model({0: [0.75, 0.25], 1: [0.2, 0.8]})
@@ -80,6 +55,24 @@ def test_a_text_by_hand() -> None:
     error = np.std(changes, ddof=1) / math.sqrt(3)
     assert found["nll_change_se"] == pytest.approx(error, rel=1e-6)
     assert found["perplexity"] == pytest.approx((0.25 * 0.2 * 0.75) ** (-1 / 3), rel=1e-6)
+
+
+def test_all_models_are_compared_with_the_reference() -> None:
+    tables = [{0: [p, 1 - p], 1: [0.2, 0.8]} for p in (0.5, 0.5, 0.75, 0.9)]
+    reference, *models = map(model, tables)
+    found = divergences(models, reference, [0, 1, 0, 0])
+    alone = [divergences([one], reference, [0, 1, 0, 0])[0] for one in models]
+    assert [x.figures() for x in found] == [x.figures() for x in alone]
+    kl = [x.figures()["kl"] for x in found]
+    assert kl == sorted(kl)
+    assert kl[0] == 0 < kl[1]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_logits_must_be_numbers(wrong: float) -> None:
+    good, bad = model({0: [0.5, 0.5], 1: [0.2, 0.8]}), model({0: [0.5, 0.5], 1: [0.2, wrong]})
+    with pytest.raises(EdgeqwenError, match="'s logits are no numbers"):
+        divergences([good, bad], good, [0, 1, 0])
 
 
 def test_first_choices_are_compared() -> None:
@@ -113,7 +106,7 @@ def test_text_is_read_as_perplexity_reads_it(n_tokens: int) -> None:
 def test_differences_are_taken_token_by_token() -> None:
     def read(nll: list[float], kl: list[float]) -> Divergence:
         values = np.array(nll)
-        return Divergence(values, values - 1, np.array(kl), np.ones(len(nll), bool))
+        return Divergence(values - 1, values, np.array(kl), np.ones(len(nll), bool))
 
     # From token to token the two vary much, and alike.
     found = differences(read([1, 5, 9.5], [2, 4, 6]), read([2, 6, 10], [2, 4, 7]))

@@ -94,6 +94,14 @@ def swiglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return result
 
 
+def sums_of_squares(x: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Adds the squares of each column, token by token, to the sums before: float64 [n_columns]."""
+    sums = before.astype(np.float64)
+    for token in x.astype(np.float64):
+        sums = sums + token * token
+    return sums
+
+
 def angles(positions: np.ndarray, frequencies: np.ndarray, scale: float) -> np.ndarray:
     """Cosines, then sines, of float32 angles: float64 [n_tokens, head_dim]."""
     turned = positions.astype(np.float32)[:, None] * frequencies.astype(np.float32)

@@ -40,7 +40,8 @@ class Qwen2:
         """Returns the logits [n_tokens, vocab_size] after each of the tokens.
 
         ``record``, when given, receives the output of every step under its name
-        (``blk.0.attn_norm``, ``blk.0.attn_q``, ...), to find where two passes part.
+        (``blk.0.attn_norm``, ``blk.0.attn_q``, ...), to find where two passes part, and what each
+        matrix is multiplied by (``blk.0.attn_q.input``), not rounded to int8.
         """
         record = {} if record is None else record
         x = self._tensor("token_embd.weight")[np.asarray(tokens)]
@@ -103,6 +104,7 @@ class Qwen2:
     def _linear(
         self, name: str, x: np.ndarray, record: dict[str, np.ndarray], label: str | None = None
     ) -> np.ndarray:
+        record[f"{name}.input"] = x
         if f"{name}.weight" in self.int8:
             x = round_int8(x).astype(self.dtype)
         y: np.ndarray = x @ self._tensor(f"{name}.weight").T

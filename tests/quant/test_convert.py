@@ -15,10 +15,13 @@ from edgeqwen.errors import OptionError
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.quant import TYPES, QuantizeReport, quantize
 from edgeqwen.quant.names import to_hf_name
+from edgeqwen.quant.recipe import fitting, recipe_named
 from tests.hf_checkpoints import write_checkpoint
 from tests.hf_tokenizers import CHAT_TEMPLATE
 
 Floats = npt.NDArray[np.float32]
+# Recipes whose types the gguf package writes as the converter does, bit for bit.
+PLAIN = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
 def hf_weights(folder: Path) -> dict[str, Floats]:
@@ -41,7 +44,7 @@ def gguf_tensor(reader: gguf.GGUFReader, name: str) -> gguf.ReaderTensor:
     return found
 
 
-@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("type", PLAIN)
 @pytest.mark.parametrize(
     "options",
     [
@@ -77,6 +80,27 @@ def test_from_hugging_face(tmp_path: Path, type: str, options: dict[str, Any]) -
     assert {t.source_type.name.lower() for t in report.tensors} == {options["dtype"]}
     assert report.notes == ()
     assert report.seconds > 0
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_every_recipe(tmp_path: Path, type: str) -> None:
+    from edgeqwen.quant.encode import encode
+
+    sizes = {"n_layers": 8, "hidden_size": 256, "intermediate_size": 320}
+    folder, path = write_checkpoint(tmp_path / "a", dtype="f32", **sizes), tmp_path / "x.gguf"
+    report = quantize(folder, path, type)
+    assert report.type == type
+    weights = hf_weights(folder)
+    with GgufFile.open(path) as file:
+        config = file.config()
+        recipe = recipe_named(type)
+        assert file.metadata["general.file_type"] == recipe.file_type
+        for name, tensor in file.tensors.items():
+            wanted = recipe.wanted(name, tensor.shape, config)
+            assert tensor.type is fitting(wanted, tensor.shape[-1])
+            expected = np.empty(tensor.n_bytes, np.uint8)
+            assert encode(tensor.type, weights[to_hf_name(name)], expected)
+            assert file.data(name).tobytes() == expected.tobytes()
 
 
 def test_metadata(tmp_path: Path) -> None:
@@ -123,8 +147,8 @@ def test_metadata(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("middle", TYPES)
-@pytest.mark.parametrize("last", TYPES)
+@pytest.mark.parametrize("middle", PLAIN)
+@pytest.mark.parametrize("last", PLAIN)
 def test_from_gguf(tmp_path: Path, middle: str, last: str) -> None:
     folder = write_checkpoint(tmp_path / "a", tied=False)
     first, second = tmp_path / "1.gguf", tmp_path / "2.gguf"
@@ -163,8 +187,41 @@ def test_rows_that_fill_no_blocks(tmp_path: Path) -> None:
     report = quantize(folder, tmp_path / "x.gguf", "q4_0")
     assert report.notes == (
         "2 matrices are not of the type meant for them: blk.0.ffn_down.weight is F16, because its "
-        "100 columns are not a multiple of 32, which Q4_0 needs",
+        "100 columns are not a multiple of 32, which Q4_0 needs; padding with zeros (--pad-ffn) "
+        "makes them fit",
     )
+
+
+@pytest.mark.parametrize("recipe", ["q4_k_m", "iq4_xs"])
+def test_blocks_of_the_type_at_hand_are_copied(tmp_path: Path, recipe: str) -> None:
+    folder = write_checkpoint(tmp_path / "a", n_layers=1, hidden_size=256, intermediate_size=512)
+    first, second = tmp_path / "1.gguf", tmp_path / "2.gguf"
+    quantize(folder, first, recipe)
+    quantize(first, second, recipe)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_types_of_tensors(tmp_path: Path) -> None:
+    folder, path = write_checkpoint(tmp_path / "a", dtype="f32"), tmp_path / "x.gguf"
+    tensor_types = {r"blk\.0\..*attn_[qk]": "f16", "attn": "q8_0", "token": "bf16"}
+    report = quantize(folder, path, "q4_0", tensor_types=tensor_types)
+    weights = hf_weights(folder)
+    with GgufFile.open(path) as file:
+        types = {name: tensor.type.name for name, tensor in file.tensors.items()}
+        embedding = weights["model.embed_tokens.weight"]
+        bits = gguf.quants.quantize(embedding, gguf.GGMLQuantizationType.BF16)
+        assert file.data("token_embd.weight").tobytes() == bits.tobytes()
+    assert {tensor.name: tensor.type.name for tensor in report.tensors} == types
+    for part, kinds in {
+        "attn_q.weight": ("F16", "Q8_0"),
+        "attn_k.weight": ("F16", "Q8_0"),
+        "attn_k.bias": ("F32", "F32"),
+        "attn_v.weight": ("Q8_0", "Q8_0"),
+        "attn_norm.weight": ("F32", "F32"),
+        "ffn_up.weight": ("Q4_0", "Q4_0"),
+    }.items():
+        assert (types[f"blk.0.{part}"], types[f"blk.1.{part}"]) == kinds
+    assert types["token_embd.weight"] == "BF16"
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 7])

@@ -17,8 +17,9 @@ pytestmark = pytest.mark.peers
 
 TEXT = "Why is the sky blue?<|im_end|>\n It's <tool_call> 123 今天 <|fim_prefix|>"
 # How far llama.cpp is from the same weights in float64: it rounds activations to the type of the
-# weights (bf16), or to int8.
-BUDGET = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2, "q8_0": 0.05, "q4_0": 0.05}
+# weights (bf16), or to int8 where those are integers.
+BUDGET = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2}
+INTEGER_BUDGET = 5e-3
 
 
 @pytest.mark.parametrize("type", TYPES)
@@ -38,7 +39,7 @@ def test_llama_cpp(tmp_path: Path, type: str) -> None:
     try:
         model.eval(tokens)
         found = np.array(model.scores[: len(tokens)])
-        assert kl_divergence(expected, found).mean() < BUDGET[type]
+        assert kl_divergence(expected, found).mean() < BUDGET.get(type, INTEGER_BUDGET)
         theirs = model.tokenize(TEXT.encode(), add_bos=True, special=True)
         assert theirs == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
         assert model.token_eos() == model.tokenize(b"<|im_end|>", add_bos=False, special=True)[0]

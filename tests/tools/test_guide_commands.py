@@ -28,6 +28,7 @@ TOLD = {
 # The numbers that take the place of an option that isn't given, where the command line has none.
 LATER_DEFAULTS = {
     ("perplexity", "--context"): CONTEXT,
+    ("compare", "--context"): CONTEXT,
     **{
         (command, f"--{field.name.replace('_', '-')}"): field.default
         for command in ("chat", "run")

@@ -23,7 +23,17 @@ SECTIONS = (
 
 # Whose options are told, in the order of the manual; "edgeqwen" is the program itself, whose
 # options stand before the command's name.
-COMMANDS = ("edgeqwen", "chat", "run", "quantize", "inspect", "bench", "perplexity", "warmup")
+COMMANDS = (
+    "edgeqwen",
+    "chat",
+    "run",
+    "quantize",
+    "inspect",
+    "bench",
+    "perplexity",
+    "compare",
+    "warmup",
+)
 
 # What a wish completes, a topic's or an option's.
 WISH_FRAMES = ("How do I {}?", "I want to {}.", "What is the command to {}?")
