@@ -18,7 +18,6 @@ from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.kernels.observe import OBSERVED
 from edgeqwen.model.buffers import Buffers
-from edgeqwen.model.observations import Observations
 from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
@@ -111,9 +110,7 @@ class Engine:
         )
         self._inputs = observed_inputs(self._weights)
         self._observed = np.zeros(1, OBSERVED)
-        # By the name of a step; prefill that is observed, by what it adds to. None is thrown away
-        # while the threads live: a late one may look at any.
-        self._tapes: dict[str | Observations, tuple[Tape, Buffers]] = {}
+        self._tapes: dict[str, tuple[Tape, Buffers]] = {}
         self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
         self._closed = False
 
@@ -178,44 +175,6 @@ class Engine:
             raise OptionError("this observation was made by another model")
         for first in range(0, len(ids), PREFILL_TOKENS):
             self._step("observe", sequence, ids[first : first + PREFILL_TOKENS], observation)
-
-    def new_observations(self) -> Observations:
-        """Returns sums over no tokens, to which ``observe`` adds.
-
-        They and what belongs to them stay in memory as long as the engine.
-        """
-        self._check_open()
-        observations = Observations()
-        tape, buffers = self._recorded("prefill", observations)
-        tape.finish()
-        self._tapes[observations] = tape, buffers
-        return observations
-
-    def observe(
-        self,
-        sequence: Sequence,
-        tokens: TokenSequence[int],
-        observations: Observations,
-        *,
-        cancelled: Callable[[], bool] | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        """Appends tokens like ``prefill``, and adds what enters each matrix to the observations.
-
-        When ``cancelled()``, both hold what was read so far. Raises what ``prefill`` raises, and
-        OptionError for observations that another engine has made.
-        """
-        ids = self._checked(sequence, tokens)
-        if observations not in self._tapes:
-            raise OptionError("these observations were made by another model; make new ones")
-        for first in range(0, len(ids), PREFILL_TOKENS):
-            part = ids[first : first + PREFILL_TOKENS]
-            self._step(observations, sequence, part)
-            observations.n_tokens += len(part)
-            if progress is not None:
-                progress(first + len(part), len(ids))
-            if cancelled is not None and cancelled():
-                break
 
     def close(self) -> None:
         """Ends the threads and frees the weights; idempotent. Sequences are closed alone."""
@@ -298,9 +257,7 @@ class Engine:
             self._tapes[name] = tape, buffers
         return self._tapes[name]
 
-    def _recorded(
-        self, name: str, observations: Observations | None = None
-    ) -> tuple[Tape, Buffers]:
+    def _recorded(self, name: str) -> tuple[Tape, Buffers]:
         n_logits = LOGITS_TOKENS if name == "logits" else 1
         if n_logits not in self._buffers:
             max_tokens = LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS
@@ -310,9 +267,7 @@ class Engine:
             recording = ObservedRecording(self._recorder, buffers, self._inputs, self._observed)
             return self._recorder.walk(recording, last_only=True), buffers
         one_token, all_logits = name == "decode", name == "logits"
-        tape = self._recorder.record(
-            buffers, one_token=one_token, all_logits=all_logits, observations=observations
-        )
+        tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
         return tape, buffers
 
     def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:

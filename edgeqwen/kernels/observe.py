@@ -1,53 +1,64 @@
-"""Sums of squares: how large the inputs of a matrix product are, column by column.
+"""Sums of squares of activations, column by column: what an importance matrix is made of.
 
-They are the activations before they are rounded for a panel: what a file of importances holds must
-not depend on the type of the weights that it was measured with.
+They are read as float32, before a format rounds them to int8: beside a large activation, rounding
+makes a block's small ones zero, and their weights would seem to matter to nobody.
 """
 
-from numba import float64, types
+from numba import types
 from numba.extending import intrinsic
 
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel
-from edgeqwen.simd.ops import peek_f32
+from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.ops import lanes
 from edgeqwen.simd.records import record, record_view
+
+# A chunk's columns: no two chunks add to one sum, and a chunk adds up its tokens in their order.
+# Rows lie far apart, so they are read some pages at a time.
+CHUNK_COLUMNS = 1024
+
+OBSERVED = record(
+    "sums",  # address of float64 [columns of all inputs]; it changes from step to step, as STATE
+)
+observed_view = record_view(OBSERVED)
 
 OBSERVE = record(
     "state",
-    "x",  # float32 [n_tokens][stride / 4], of which the first n_columns count
-    "stride",  # bytes from one token to the next
-    "n_columns",
-    "columns_per_chunk",
-    "sums",  # float64 [n_columns]
+    "observed",  # address of OBSERVED
+    "first",  # which of the sums is that of column 0
+    "x",  # float32 [n_tokens][stride / 4]
+    "stride",
+    "n_columns",  # a multiple of 32
 )
 observe_view = record_view(OBSERVE)
 
 
 @intrinsic
-def _add_f64(typing_context, address, value):  # type: ignore[no-untyped-def]
-    """Adds to the float64 at an address, which is a multiple of 8."""
+def add_squares(typing_context, isa, x, sums):  # type: ignore[no-untyped-def]
+    """Adds the squares of a vector of float32 at ``x`` to as many float64 at ``sums``."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        address, value = values
-        place = builder.inttoptr(address, value.type.as_pointer())
-        builder.store(builder.fadd(builder.load(place), value), place)
+        _, x, sums = values
+        e = Emitter(builder, isa.isa)
+        # A vector type like the emitter's, of what Numba has for float64, which holds the square
+        # of a float32 exactly.
+        f64v = type(e.f32v)(context.get_value_type(types.float64), isa.isa.lanes)
+        wide = builder.fpext(e.load(e.f32v, x), f64v)
+        e.store(builder.fadd(e.load(f64v, sums), builder.fmul(wide, wide)), sums)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.float64), codegen
+    return types.void(isa, types.int64, types.int64), codegen
 
 
-@kernel
-def observe(token, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Adds x**2 of all tokens of the step to the sums of some columns, token after token.
-
-    A square of a float32 is exact in float64, and a column belongs to one chunk: the sums are the
-    same to the bit on any number of threads.
-    """
+@exact_kernel
+def observe(isa, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Adds the squares of some columns of all tokens to their sums."""
     a = observe_view(args)
-    first = chunk * a.columns_per_chunk
-    end = min(first + a.columns_per_chunk, a.n_columns)
-    for i in range(state_view(a.state).n_tokens):
-        x = a.x + i * a.stride
-        for column in range(first, end):
-            value = float64(peek_f32(x + 4 * column))
-            _add_f64(a.sums + 8 * column, value * value)
+    first = chunk * CHUNK_COLUMNS
+    n_columns = min(CHUNK_COLUMNS, a.n_columns - first)
+    sums = observed_view(a.observed).sums + 8 * (a.first + first)
+    x = a.x + 4 * first
+    for _ in range(state_view(a.state).n_tokens):
+        for i in range(0, n_columns, lanes(isa)):
+            add_squares(isa, x + 4 * i, sums + 8 * i)
+        x += a.stride

@@ -28,14 +28,12 @@ from edgeqwen.kernels.embed import EMBED, embed
 from edgeqwen.kernels.gemm import gemm, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.norm import NORM, norm
-from edgeqwen.kernels.observe import OBSERVE, observe
 from edgeqwen.kernels.panels import PANELIZE, panelize
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.rope import ANGLES, ROPE, angles, rope
 from edgeqwen.kernels.state import STATE
 from edgeqwen.kernels.swiglu import SWIGLU, swiglu
 from edgeqwen.model.buffers import Buffers
-from edgeqwen.model.observations import Observations
 from edgeqwen.model.rope_frequencies import rope_frequencies
 from edgeqwen.model.weights import Matrix, Weights
 from edgeqwen.simd.isa import Isa
@@ -45,7 +43,6 @@ CHUNKS_PER_THREAD = 8
 # In GEMM, a chunk's tiles are read for each panel, and should stay in the second-level cache.
 GEMM_CHUNK_BYTES = 192 << 10
 SWIGLU_BLOCKS = 16
-OBSERVED_COLUMNS = 256
 
 
 def bits(x: float) -> int:
@@ -111,15 +108,8 @@ class Recorder:
 class Recording:
     """The operations of one tape under way."""
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        buffers: Buffers,
-        one_token: bool,
-        observations: Observations | None,
-    ) -> None:
+    def __init__(self, recorder: Recorder, buffers: Buffers, one_token: bool) -> None:
         self.r, self.buffers, self.one_token = recorder, buffers, one_token
-        self.observations = observations
         self.tape = Tape()
         self.shape = recorder.attention_shape(one_token)
         self.state = recorder.state.ctypes.data
@@ -185,24 +175,6 @@ class Recording:
         }
         per_chunk = 0 if last_only else panel.n_tokens
         self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=per_chunk)
-
-    def _observe(self, buffer: str, *matrices: Matrix) -> None:
-        """Adds the squares of what these matrices are multiplied by, if somebody observes it."""
-        if self.observations is None:
-            return
-        names = [name for matrix in matrices for name in matrix.names]
-        n_columns = matrices[0].n_columns
-        arguments = {
-            "state": self.state,
-            "x": self.buffers[buffer],
-            # The products of gates and ups stand where the gates were.
-            "stride": self.buffers.gate_up_stride if buffer == "gate_up" else 4 * n_columns,
-            "n_columns": n_columns,
-            "columns_per_chunk": OBSERVED_COLUMNS,
-            "sums": self.observations.point(names, n_columns).ctypes.data,
-        }
-        chunks = -(-n_columns // OBSERVED_COLUMNS)
-        self.tape.add(observe, self.r.isa, OBSERVE, arguments, chunks=chunks)
 
     def multiply(
         self,
@@ -298,7 +270,6 @@ class Recording:
             )
 
         self._panelize(o_proj)
-        self._observe("attention", o_proj)
 
     def _panelize(self, matrix: Matrix) -> None:
         """panels = the output of attention."""
@@ -333,14 +304,9 @@ class Recording:
             chunks=parts,
             tokens_per_chunk=panel.n_tokens,
         )
-        self._observe("gate_up", down_proj)
 
     def logits(self, weight: np.ndarray[Any, Any], head: Matrix, last_only: bool) -> None:
         """logits = rms_norm(x) * weight, times the head, for all tokens or the last."""
-        if self.observations is not None:
-            # What enters the head counts for all tokens, also where one of them is multiplied.
-            self._norm(weight, head, self.tiling(head.format).panel, last_only=False)
-            self._observe("normed", head)
         format_ = head.format
         tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
         self.norm(weight, head, tiling.panel, last_only)
