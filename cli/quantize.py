@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgeqwen.quant import QuantizePlan
+    from edgeqwen.quant import QuantizePlan, QuantizeReport
 
 
 def _needed(context: typer.Context, output: Path | None) -> Path | None:
@@ -35,6 +35,25 @@ def quantize(
             "q4_0, iq4_nl, iq4_xs, q3_k_l, q3_k_m, q3_k_s or q2_k.",
         ),
     ] = "q4_0",
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An importance matrix, by which errors are weighed: edgeqwen imatrix, or "
+            "llama.cpp, makes one.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Round so that errors make up for each other on TEXT, a file in UTF-8, or - for "
+            "standard input: the best quality, and slow.",
+        ),
+    ] = None,
+    calibrate_tokens: Annotated[
+        int, typer.Option(min=64, help="Tokens of TEXT that are used, spread over all of it.")
+    ] = 32768,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +77,14 @@ def quantize(
             "--dry-run", is_eager=True, help="Only show the types and sizes that would be written."
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write how far every tensor lies from the original, as a page and beside it as "
+            "JSON.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads; by default one for each core.")
     ] = None,
@@ -68,29 +95,53 @@ def quantize(
     """
     from edgeqwen.cli.progress import byte_bar
     from edgeqwen.cli.terminal import clean, clean_line, size_text
-    from edgeqwen.quant import plan
+    from edgeqwen.cli.text_file import read_text
+    from edgeqwen.errors import OptionError
+    from edgeqwen.quant import check_report, plan, write_report
     from edgeqwen.quant import quantize as convert
 
     tensor_types = _tensor_types(tensor_type or [])
     if dry_run or output is None:
-        print(clean(_as_text(plan(source, type, tensor_types=tensor_types, pad_ffn=pad_ffn))))
+        if report is not None:
+            raise OptionError("--report tells of what was written; leave --dry-run out")
+        found = plan(source, type, imatrix=imatrix, tensor_types=tensor_types, pad_ffn=pad_ffn)
+        print(clean(_as_text(found)))
         return
+    if report is not None:
+        check_report(report, source, output)
+    text = None if calibrate is None else read_text(calibrate)
     with byte_bar(f"{source.name or source} to {type}") as progress:
-        report = convert(
+        done = convert(
             source,
             output,
             type,
+            imatrix=imatrix,
+            calibrate=text,
+            calibrate_tokens=calibrate_tokens,
             tensor_types=tensor_types,
             pad_ffn=pad_ffn,
+            measure_errors=report is not None,
             n_threads=threads,
             progress=progress,
         )
-    for note in report.notes:
+    for note in done.notes:
         print(clean_line(note))
     print(
-        f"{clean_line(str(output))}: {report.n_weights:,} weights in {size_text(report.n_bytes)}, "
-        f"{report.bits_per_weight:.2f} bits per weight, {report.seconds:.1f} s"
+        f"{clean_line(str(output))}: {done.n_weights:,} weights in {size_text(done.n_bytes)}, "
+        f"{done.bits_per_weight:.2f} bits per weight, {done.seconds:.1f} s"
     )
+    if report is not None:
+        written = " and ".join(map(str, write_report(done, report)))
+        print(f"largest errors, RMSE / RMS: {clean_line(_largest_errors(done))}")
+        print(clean_line(written))
+
+
+def _largest_errors(report: "QuantizeReport", n: int = 3) -> str:
+    """Returns the tensors with the largest relative errors, for people."""
+    measured = [(t.errors.relative_rmse, t) for t in report.tensors if t.errors is not None]
+    largest = sorted(measured, key=lambda pair: -pair[0])[:n]
+    shown = [f"{t.name} {100 * error:.3g}% ({t.type.name})" for error, t in largest if error]
+    return ", ".join(shown) or "none, every tensor is exact"
 
 
 def _tensor_types(options: list[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """quantize(): from a checkpoint to a GGUF file, chunk by chunk, on all threads."""
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections import deque
@@ -15,15 +16,20 @@ import numpy.typing as npt
 from edgeqwen.errors import OptionError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.atomic_file import check_writable
+from edgeqwen.quant.calibration_text import MOST_TOKENS, calibration_windows
 from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
+from edgeqwen.quant.errors import ErrorSums, TensorErrors
 from edgeqwen.quant.gguf_writer import GgufWriter
+from edgeqwen.quant.imatrix import Imatrix
 from edgeqwen.quant.overrides import Overrides
-from edgeqwen.quant.plan import open_source, prepare
+from edgeqwen.quant.plan import opened, prepare
 from edgeqwen.quant.recipe import recipe_named
 from edgeqwen.quant.report import QuantizeReport, TensorReport
 
 Progress = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
+# The bytes of some rows, and how far they lie from the weights if that is measured.
+_Converted = tuple[npt.NDArray[np.uint8], ErrorSums | None]
 
 # What a thread converts at a time: a few of these are in memory, whatever the model's size.
 _TASK_WEIGHTS = 1 << 19
@@ -34,21 +40,31 @@ def quantize(
     output: str | Path,
     type: str = "q4_0",
     *,
+    imatrix: str | Path | Imatrix | None = None,
+    calibrate: str | None = None,
+    calibrate_tokens: int = MOST_TOKENS,
     tensor_types: Mapping[str, str] | None = None,
     pad_ffn: bool = False,
+    measure_errors: bool = False,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
     """Converts a Hugging Face folder or a GGUF file to a GGUF file of another type.
 
     ``type`` is one of ``edgeqwen.quant.TYPES``, a recipe for the types of all tensors.
+    ``imatrix`` is an importance matrix, or the file with one (``edgeqwen imatrix`` or llama.cpp
+    makes it): errors in columns that matter more are made smaller.
+    ``calibrate`` is a text on which the matrices of the layers are rounded so that they make up
+    for each other's errors; up to ``calibrate_tokens`` of its tokens go through the model, in
+    float32, and their activations into temporary files beside the output.
     ``tensor_types`` gives matrices another type: the name of one of
     ``edgeqwen.quant.TENSOR_TYPES`` by a regular expression that is searched for in the GGUF name;
     the first that is found decides. ``pad_ffn`` fills the feed-forward size up with zeros to a
-    multiple of 256, which changes no result. ``n_threads`` is as many as the process may use
-    unless given; ``progress(done, total)`` is called with bytes of the output. The output appears,
-    or replaces what stood there, only when it is complete. Memory holds the vocabulary and a few
-    MB per thread, never a whole tensor.
+    multiple of 256, which changes no result. ``measure_errors`` compares what is written with the
+    weights, for the ``errors`` of the report's tensors. ``n_threads`` is as many as the process may
+    use unless given; ``progress(done, total)`` is called with bytes of the output. The output
+    appears, or replaces what stood there, only when it is complete. Memory holds the vocabulary and
+    a few MB per thread, never a whole tensor.
 
     Raises OptionError for arguments that make no sense, FileFormatError for a source that is
     damaged or incomplete, UnsupportedError for one that can't be converted, EdgeqwenError if the
@@ -59,17 +75,34 @@ def quantize(
     recipe, overrides = recipe_named(type), Overrides(tensor_types or {})
     threads = _thread_count(n_threads)
     check_writable(output)
-    with contextlib.closing(open_source(source, pad_ffn=pad_ffn)) as checkpoint:
+    show = _never_back(progress or _no_progress)
+    with contextlib.ExitStack() as stack:
+        checkpoint, weights = stack.enter_context(opened(source, pad_ffn=pad_ffn, imatrix=imatrix))
         _check_apart(output, checkpoint)
-        plan, writer = prepare(checkpoint, source, output, recipe, overrides)
-        with writer:
-            tasks = _tasks(checkpoint, plan.tensors, {})
-            _convert_all(checkpoint, tasks, writer, threads, progress or _no_progress)
+        windows = None
+        if calibrate is not None:
+            windows = calibration_windows(calibrate, checkpoint, calibrate_tokens)
+            weights = weights.with_calibration(windows.size)
+        plan, writer = prepare(checkpoint, source, output, recipe, overrides, weights)
+        stack.enter_context(writer)
+        if windows is not None:
+            from edgeqwen.quant.calibrate import calibrated
+
+            types = {tensor.name: tensor.type for tensor in plan.tensors}
+            folder = output.resolve().parent
+            work = calibrated(
+                checkpoint, types, windows, folder, threads, lambda done: show(done, plan.n_bytes)
+            )
+            checkpoint = stack.enter_context(work)
+        tasks = _tasks(checkpoint, plan.tensors, weights.importance)
+        errors = _convert_all(checkpoint, tasks, writer, threads, show, measure=measure_errors)
     return QuantizeReport(
         source=source,
         output=output,
         type=plan.type,
-        tensors=plan.tensors,
+        tensors=tuple(
+            dataclasses.replace(tensor, errors=errors.get(tensor.name)) for tensor in plan.tensors
+        ),
         n_bytes=plan.n_bytes,
         notes=plan.notes,
         seconds=time.perf_counter() - started,
@@ -130,25 +163,47 @@ def _convert_all(
     writer: GgufWriter,
     n_threads: int,
     progress: Progress,
-) -> None:
-    """Converts tasks on all threads and writes the results in order, as they come."""
+    *,
+    measure: bool,
+) -> dict[str, TensorErrors]:
+    """Converts tasks on all threads and writes the results in order, as they come.
+
+    Returns the errors of all tensors by name if they are to be measured, else nothing.
+    """
     # Here and not above: importing the encoders imports numba.
+    from edgeqwen.quant.calibrate import CalibratedCheckpoint
     from edgeqwen.quant.rows import convert_rows
 
-    def convert(task: _Task) -> npt.NDArray[np.uint8]:
+    def convert(task: _Task) -> _Converted:
         rows = checkpoint.rows(task.tensor, task.first, task.stop)
-        return convert_rows(task.tensor, task.first, rows, task.type, task.importance)
+        errors = ErrorSums() if measure else None
+        original = None
+        if measure and isinstance(checkpoint, CalibratedCheckpoint):
+            original = checkpoint.original(task.tensor.name, task.first, task.stop)
+        told = errors if original is None else None
+        made = convert_rows(task.tensor, task.first, rows, task.type, task.importance, told)
+        if errors is not None and original is not None:
+            errors.add(task.first, original, made, task.type, task.importance)
+        return made, errors
 
+    measured: dict[str, TensorErrors] = {}
+    sums = ErrorSums()  # of the tensor that is being written
     progress(writer.position, writer.size)
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-quantize")
-    pending: deque[tuple[_Task, Future[npt.NDArray[np.uint8]]]] = deque()
+    pending: deque[tuple[_Task, Future[_Converted]]] = deque()
 
     def write_first() -> None:
+        nonlocal sums
         task, result = pending.popleft()
-        writer.write(result.result().data)
+        data, errors = result.result()
+        writer.write(data.data)
+        if errors is not None:
+            sums.merge(errors)
         checkpoint.release(task.tensor, task.first, task.stop)
         if task.stop == task.tensor.n_rows:
             writer.end_tensor()
+            if measure:
+                measured[task.tensor.name], sums = sums.result(), ErrorSums()
         progress(writer.position, writer.size)
 
     try:
@@ -161,7 +216,20 @@ def _convert_all(
             write_first()
     finally:
         pool.shutdown(cancel_futures=True)
+    return measured
 
 
 def _no_progress(done: int, total: int) -> None:
     pass
+
+
+def _never_back(progress: Progress) -> Progress:
+    """What was calibrated is written quickly: the bar waits where calibration has left it."""
+    reached = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal reached
+        reached = max(reached, done)
+        progress(reached, total)
+
+    return show

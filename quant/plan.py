@@ -1,12 +1,14 @@
 """plan(): what a conversion would do, known from the headers of its source alone."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.checkpoint import Checkpoint, open_checkpoint
 from edgeqwen.quant.gguf_writer import GgufWriter, PlannedTensor
+from edgeqwen.quant.imatrix import Imatrix
+from edgeqwen.quant.imatrix_use import NO_WEIGHTS, ColumnWeights, column_weights
 from edgeqwen.quant.overrides import Overrides
 from edgeqwen.quant.padding import padded
 from edgeqwen.quant.recipe import Recipe, fitting, recipe_named
@@ -19,6 +21,7 @@ def plan(
     source: str | Path,
     type: str = "q4_0",
     *,
+    imatrix: str | Path | Imatrix | None = None,
     tensor_types: Mapping[str, str] | None = None,
     pad_ffn: bool = False,
 ) -> QuantizePlan:
@@ -27,15 +30,23 @@ def plan(
     Raises what ``quantize`` raises for them, except for weights that can't be converted.
     """
     recipe, overrides = recipe_named(type), Overrides(tensor_types or {})
-    with contextlib.closing(open_source(Path(source), pad_ffn=pad_ffn)) as checkpoint:
+    source = Path(source)
+    with opened(source, pad_ffn=pad_ffn, imatrix=imatrix) as (checkpoint, weights):
         # A writer that isn't entered knows the size of its file and touches nothing.
-        return prepare(checkpoint, Path(source), Path(source), recipe, overrides)[0]
+        return prepare(checkpoint, source, source, recipe, overrides, weights)[0]
 
 
-def open_source(source: Path, *, pad_ffn: bool) -> Checkpoint:
-    """Opens what is to be converted, padded if that is asked for; raises as open_checkpoint."""
-    checkpoint = open_checkpoint(source)
-    return padded(checkpoint) if pad_ffn else checkpoint
+@contextlib.contextmanager
+def opened(
+    source: Path, *, pad_ffn: bool, imatrix: str | Path | Imatrix | None
+) -> Iterator[tuple[Checkpoint, ColumnWeights]]:
+    """Opens what is to be converted, padded if that is asked for, with what its columns weigh.
+
+    Raises what ``open_checkpoint`` and ``column_weights`` raise.
+    """
+    with contextlib.closing(open_checkpoint(source)) as checkpoint:
+        ready = padded(checkpoint) if pad_ffn else checkpoint
+        yield ready, column_weights(imatrix, source, checkpoint.tensors, ready.tensors)
 
 
 def prepare(
@@ -44,14 +55,12 @@ def prepare(
     output: Path,
     recipe: Recipe,
     overrides: Overrides,
-    *,
-    has_imatrix: bool = False,
+    weights: ColumnWeights = NO_WEIGHTS,
 ) -> tuple[QuantizePlan, GgufWriter]:
     """Returns the plan of a conversion, and the writer that has yet to be entered.
 
-    The plan's tensors are in the checkpoint's order. ``has_imatrix`` says whether the importance of
-    columns is known, which changes some choices. Raises OptionError where an override is found in
-    no name.
+    The plan's tensors are in the checkpoint's order. Where the weights of columns are known, some
+    choices are others. Raises OptionError where an override is found in no name.
     """
     matrices = [tensor.name for tensor in checkpoint.tensors if len(tensor.shape) > 1]
     overrides.check_all_used(matrices)
@@ -62,6 +71,7 @@ def prepare(
         wanted = overrides.type_of(tensor.name) if len(shape) > 1 else None
         if wanted is None:
             config = checkpoint.config
+            has_imatrix = bool(weights.importance)
             wanted = recipe.wanted(tensor.name, shape, config, has_imatrix=has_imatrix)
         type = fitting(wanted, shape[-1])
         report = TensorReport(tensor.name, shape, tensor.type, type, type.n_bytes(shape))
@@ -74,6 +84,7 @@ def prepare(
         "general.size_label": _size_label(n_weights),
         "general.file_type": recipe.file_type,
         "general.quantization_version": _QUANTIZATION_VERSION,
+        **weights.metadata,
     }
     # People read listings from the top: what the file is comes before its vocabulary.
     keys = sorted(metadata, key=lambda key: not key.startswith("general."))
@@ -84,7 +95,7 @@ def prepare(
         type=recipe.name,
         tensors=tuple(tensors),
         n_bytes=writer.size,
-        notes=(*checkpoint.notes, *_fallback_notes(replaced)),
+        notes=(*checkpoint.notes, *weights.notes, *_fallback_notes(replaced)),
     )
     return found, writer
 

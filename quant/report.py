@@ -1,17 +1,22 @@
 """What a conversion will do, and what it did."""
 
+import dataclasses
+import json
+import math
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
+from typing import Any
 
 from edgeqwen.ggml_types import GgmlType
+from edgeqwen.quant.errors import HISTOGRAM_EDGES, TensorErrors
 
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
     """One tensor: its type before and after, and the bytes that it takes afterwards.
 
-    ``shape`` (rows, columns) is that of the file to be, padding included.
+    ``shape`` (rows, columns) is that of the file to be, padding included. ``errors`` are there
+    once it was written, if they were to be measured.
     """
 
     name: str
@@ -19,11 +24,17 @@ class TensorReport:
     source_type: GgmlType
     type: GgmlType
     n_bytes: int
+    errors: TensorErrors | None = None
 
     @property
     def n_weights(self) -> int:
         """How many weights it has."""
-        return prod(self.shape)
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """The bits that one of its weights takes afterwards."""
+        return self.n_bytes * 8 / self.n_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +89,35 @@ class QuantizeReport(QuantizePlan):
 
     output: Path
     seconds: float
+
+    def to_json(self) -> str:
+        """Returns everything as a JSON object, the bins of the errors' histograms included.
+
+        Types are given by name, and null is what is unknown or no finite number.
+        """
+        fields = {
+            "source": str(self.source),
+            "output": str(self.output),
+            "type": self.type,
+            "n_bytes": self.n_bytes,
+            "n_weights": self.n_weights,
+            "bits_per_weight": self.bits_per_weight,
+            "seconds": self.seconds,
+            "notes": self.notes,
+            "types": [_fields(total) for total in self.by_type],
+            "histogram_edges": HISTOGRAM_EDGES,
+            "tensors": [
+                {**_fields(tensor), "bits_per_weight": tensor.bits_per_weight}
+                for tensor in self.tensors
+            ],
+        }
+        return json.dumps(fields, indent=1, allow_nan=False) + "\n"
+
+
+def _fields(value: Any) -> Any:
+    """Returns a dataclass as JSON has it."""
+    if isinstance(value, GgmlType):
+        return value.name
+    if dataclasses.is_dataclass(value):
+        return {f.name: _fields(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

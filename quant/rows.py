@@ -6,8 +6,10 @@ import numpy.typing as npt
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.checkpoint import SourceTensor
-from edgeqwen.quant.encode import SCHEMES, encode
-from edgeqwen.quant.encode.widen import widen_bf16, widen_f16
+from edgeqwen.quant.decode import to_floats
+from edgeqwen.quant.encode import encode
+from edgeqwen.quant.encode.schemes import SCHEMES
+from edgeqwen.quant.errors import ErrorSums
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -22,18 +24,21 @@ def convert_rows(
     source: Bytes,
     type: GgmlType,
     importance: Floats | None = None,
+    errors: ErrorSums | None = None,
 ) -> Bytes:
     """Converts whole rows, whose bytes in the tensor's type are ``source`` (uint8 [n]).
 
     Returns their bytes in the new type (uint8 [m]). ``first_row`` is where in the tensor they
-    stand, for messages; ``importance``, float32 [columns], weighs errors. Raises FileFormatError
-    if a weight is NaN or infinite, UnsupportedError if one is too large for the type. Most of it
-    runs without the GIL.
+    stand, for messages; ``importance``, float32 [columns], weighs errors; ``errors`` is told what
+    they were and what they became. Raises FileFormatError if a weight is NaN or infinite,
+    UnsupportedError if one is too large for the type. Most of it runs without the GIL.
     """
     columns = tensor.shape[-1]
     source_row = tensor.type.n_bytes((columns,))
     if tensor.type == type and type.block_size > 1:
         _check_scales(tensor, first_row, source.reshape(-1, source_row), type)
+        if errors is not None:
+            errors.add_copied(len(source) // source_row * columns)
         return source
     row_bytes = type.n_bytes((columns,))
     n_rows = len(source) // source_row
@@ -42,34 +47,13 @@ def convert_rows(
     out = np.empty(n_rows * row_bytes, np.uint8)
     for row in range(0, n_rows, step):
         stop = min(row + step, n_rows)
-        weights = to_floats(tensor.type, source[row * source_row : stop * source_row], scratch)
-        if not encode(type, weights, out[row * row_bytes : stop * row_bytes], importance):
-            raise _unsound(tensor, first_row + row, weights.reshape(-1, columns), type)
+        flat = to_floats(tensor.type, source[row * source_row : stop * source_row], scratch)
+        weights, encoded = flat.reshape(-1, columns), out[row * row_bytes : stop * row_bytes]
+        if not encode(type, weights, encoded, importance):
+            raise unsound_rows(tensor, first_row + row, weights, type)
+        if errors is not None:
+            errors.add(first_row + row, weights, encoded, type, importance)
     return out
-
-
-def to_floats(type: GgmlType, source: Bytes, scratch: Floats) -> Floats:
-    """Returns the weights that these bytes mean: float32 [n], in ``scratch`` or elsewhere.
-
-    ``scratch`` is float32 of at least as many.
-    """
-    if type in (GgmlType.F32, GgmlType.F16, GgmlType.BF16):
-        # A safetensors header may have any length, so tensors may begin anywhere.
-        if source.ctypes.data % type.type_size:
-            source = source.copy()
-        if type is GgmlType.F32:
-            return source.view(np.float32)
-        halves = source.view(np.uint16)
-        halves.flags.writeable = False
-        widened = scratch[: len(halves)]
-        (widen_f16 if type is GgmlType.F16 else widen_bf16)(halves, widened.view(np.uint32))
-        return widened
-    import gguf
-
-    with np.errstate(all="ignore"):  # infinities are found, and named, when they are encoded
-        blocks = source.reshape(-1, type.type_size)
-        floats = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(type)))
-    return np.ascontiguousarray(floats, np.float32).reshape(-1)
 
 
 def _check_scales(tensor: SourceTensor, first_row: int, rows: Bytes, type: GgmlType) -> None:
@@ -85,7 +69,7 @@ def _check_scales(tensor: SourceTensor, first_row: int, rows: Bytes, type: GgmlT
             )
 
 
-def _unsound(
+def unsound_rows(
     tensor: SourceTensor, first_row: int, rows: Floats, type: GgmlType
 ) -> FileFormatError | UnsupportedError:
     """Returns the error for rows that couldn't be encoded."""

@@ -7,15 +7,15 @@ from edgeqwen.simd.compile import exact_kernel
 
 @exact_kernel
 def round_with_feedback(  # type: ignore[no-untyped-def]
-    x, factor, first, last, size, lowest, highest, book, scales, minima, codes, errors
+    x, factor, first, last, size, lowest, highest, book, scales, minima, codes, rounded, errors
 ):
     """Rounds columns [first, last) of x and moves their errors into the columns behind.
 
     x: float32 [rows][n], changed; ``factor``: float32 [n][n], the upper Cholesky factor of the
     inverse Hessian. ``scales`` and ``minima``: float32 [rows][(last - first) / size]. ``book``:
     the levels of a codebook, or empty for the whole numbers from ``lowest`` to ``highest``.
-    ``codes``, uint8 [rows][n], and ``errors``, float32 [rows][n], get what was chosen, and the
-    error over the factor's diagonal.
+    ``codes``, uint8 [rows][n], ``rounded`` and ``errors``, float32 [rows][n], get what was chosen,
+    what it means, and the error over the factor's diagonal.
     """
     n = x.shape[1]
     for row in range(x.shape[0]):
@@ -33,7 +33,8 @@ def round_with_feedback(  # type: ignore[no-untyped-def]
                 level = np.rint(min(max(place, np.float32(lowest)), np.float32(highest)))
                 code = int(level) - lowest
             codes[row, column] = np.uint8(code)
-            error = (value - (scale * level - low)) / factor[column, column]
+            rounded[row, column] = scale * level - low
+            error = (value - rounded[row, column]) / factor[column, column]
             errors[row, column] = error
             for k in range(column + 1, n):
                 x[row, k] -= error * factor[column, k]

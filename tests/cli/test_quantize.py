@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeqwen.quant import TYPES
+from edgeqwen.quant.imatrix import Imatrix
+from edgeqwen.quant.imatrix_parts import Entry
 from tests.cli.running import REAL, ROOT, environment, json_of, run
 from tests.gguf_samples import write_tiny_gguf
 from tests.hf_checkpoints import write_checkpoint
@@ -88,6 +91,25 @@ def test_types_of_tensors(checkpoint: Path, tmp_path: Path) -> None:
     assert types["blk.0.attn_k.weight"] == types["blk.1.attn_output.weight"] == "Q5_1"
     assert types["blk.0.ffn_down.weight"] == "Q8_0"
     assert found["config"]["intermediate_size"] == 256
+
+
+def test_an_importance_matrix(checkpoint: Path, tmp_path: Path) -> None:
+    path, output = tmp_path / "imatrix.gguf", tmp_path / "out.gguf"
+    entry = Entry(np.arange(96, dtype=np.float32), 512)
+    Imatrix({"blk.0.ffn_down.weight": entry}, 1, 512).write(path)
+    note = (
+        f"{path} says nothing of 13 of 15 matrices, the first is blk.0.attn_q.weight: their "
+        "columns count alike\n"
+    )
+    done = run("quantize", checkpoint, "--imatrix", path, "-o", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{note}{output}: ")
+    metadata = json_of(run("inspect", output, "--json"))["metadata"]
+    assert metadata["quantize.imatrix.file"] == str(path)
+    done = run("quantize", checkpoint, "--imatrix", path, "--dry-run")
+    assert done.stdout.startswith(f"{note}Tensors ")
+    done = run("quantize", checkpoint, "--imatrix", tmp_path / "no", "-o", output)
+    assert (done.returncode, done.stderr) == (1, f"edgeqwen: {tmp_path / 'no'}: no such file\n")
 
 
 PLAN = """\

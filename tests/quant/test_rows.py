@@ -8,6 +8,7 @@ import pytest
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.checkpoint import SourceTensor
+from edgeqwen.quant.errors import ErrorSums
 from edgeqwen.quant.gguf_checkpoint import can_dequantize
 from edgeqwen.quant.rows import convert_rows
 
@@ -104,3 +105,27 @@ def test_weights_that_are_too_large(target: GgmlType) -> None:
         "folder: x: row 250 holds weights up to 9.982e+08, too large for "
         f"{target.name}; choose bf16 or f32"
     )
+
+
+def test_errors_of_rows_are_measured_where_they_stand() -> None:
+    x = np.random.default_rng(0).standard_normal((300, 512), np.float32)
+    x[200, 64:96] *= 100
+    data = as_type(GgmlType.F32, x)
+    errors = ErrorSums()
+    made = convert_rows(
+        tensor(GgmlType.F32, x.shape), 1000, data, GgmlType.Q8_0, np.ones(512, np.float32), errors
+    )
+    found = errors.result()
+    difference = as_floats(GgmlType.Q8_0, made) - x.reshape(-1)
+    assert found.n == x.size
+    assert found.rmse == pytest.approx(np.sqrt(np.mean(difference.astype(np.float64) ** 2)))
+    assert found.weighted_relative_rmse == pytest.approx(found.relative_rmse)
+    assert found.worst is not None
+    assert (found.worst.row, found.worst.column) == (1200, 64)
+
+
+def test_copied_blocks_are_exact() -> None:
+    data = as_type(GgmlType.Q8_0, np.ones((4, 64), np.float32))
+    errors = ErrorSums()
+    convert_rows(tensor(GgmlType.Q8_0, (4, 64)), 0, data, GgmlType.Q8_0, None, errors)
+    assert (errors.result().n, errors.result().rmse) == (256, 0)
