@@ -70,6 +70,10 @@ class Format(ABC):
     def panel(self, isa: Isa, n_tokens: int) -> Panel:
         """Returns the panels that the format's kernels read."""
 
+    def is_signed(self, isa: Isa) -> bool:
+        """Whether weights unpack to signed integers on an instruction set."""
+        return False
+
     @abstractmethod
     def panel_width(self, isa: Isa) -> int:
         """Returns how many tokens a panel holds so that a micro-kernel fits the registers."""
@@ -145,10 +149,26 @@ class Tiling:
         return integers and self.n_tokens > 1 and self.isa.dot == "vpmaddubsw"
 
     @property
+    def widens(self) -> bool:
+        """Whether an expanded panel holds int16: see ``simd.running_dots``."""
+        return self.expands and self.format.is_signed(self.isa)
+
+    @property
+    def activation_words(self) -> int:
+        """What a token's 32 activations take in a panel's block, or vectors in an expanded one."""
+        return 16 if self.widens else 8
+
+    @property
+    def words(self) -> int:
+        """Words of 4 bytes, or vectors, that a token takes in a panel's block."""
+        return self.panel.token_bytes // 4 + self.activation_words - 8
+
+    @property
     def step_bytes(self) -> int:
         """Bytes of a panel block as the micro-kernel reads it."""
-        # Every 4 bytes become a vector.
-        return self.panel.block_bytes * (self.isa.lanes if self.expands else 1)
+        if self.expands:
+            return 4 * self.isa.lanes * self.words * self.n_tokens
+        return self.panel.block_bytes
 
 
 class TilingType(types.Type):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from edgeqwen.formats.base import TILE_ROWS, Format, Place, Tiling
 from edgeqwen.formats.panel import Panel
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.running_dots import SignedDots, UnsignedDots
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class IntegerFormat(Format):
         """Returns which integers ``unpack`` gives on an instruction set."""
         return self.integers
 
+    def is_signed(self, isa: Isa) -> bool:
+        return self.integers_on(isa).signed
+
     def panel_offset(self, isa: Isa) -> int:
         """Returns what the dot products need added to every weight; 0 if nothing."""
         integers = self.integers_on(isa)
@@ -64,6 +68,10 @@ class IntegerFormat(Format):
         return Panel(isa, n_tokens, True, self.groups, self.has_minima, offset)
 
     def panel_width(self, isa: Isa) -> int:
+        if isa.dot == "vpmaddubsw":
+            # A sum and a total for each token, one vector of weights, its masks, a product. What
+            # is expanded for a tile should leave room for others in the first-level cache.
+            return 4 if self.is_signed(isa) and self.tile_blocks > 1 else 6
         # 8 unpacked weight vectors, an accumulator a token, and room for the dot product.
         return {16: 4, 32: 12}[isa.registers]
 
@@ -71,12 +79,15 @@ class IntegerFormat(Format):
         return 1
 
     def emit_expand(self, e: Emitter, tiling: Tiling, block: Value, target: Value) -> None:
-        n, words = tiling.n_tokens, tiling.panel.token_bytes // 4
+        n, words = tiling.n_tokens, tiling.words
         for t in range(n):
             places = [32 * t + 4 * g for g in range(8)]
-            places += [32 * n + 4 * (i * n + t) for i in range(words - 8)]
+            places += [32 * n + 4 * (i * n + t) for i in range(tiling.panel.token_bytes // 4 - 8)]
+            vectors = []
             for i, offset in enumerate(places):
                 vector = e.load_i32_splat(block, offset)
+                vectors += e.halves_of_words(vector) if i < 8 and tiling.widens else [vector]
+            for i, vector in enumerate(vectors):
                 e.store(vector, target, 4 * e.isa.lanes * (words * t + i))
 
     def emit_step(
@@ -88,37 +99,105 @@ class IntegerFormat(Format):
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        result = list(totals)
+        n = tiling.n_tokens
+        tokens = [_PanelToken(e, tiling, panel, t) for t in range(n)]
+        result: list[Value] = []
         for part, row in enumerate(rows):
+            dots = self._expanded_dots if tiling.expands else self._dots
+            sums = dots(e, tiling, place, row, tokens)
             block = self.unpack(e, place, row)
-            for t in range(tiling.n_tokens):
-                i = part * tiling.n_tokens + t
-                token = _PanelToken(e, tiling, panel, t)
-                result[i] = self._add_product(e, block, token, result[i])
+            result += self._scaled(e, block, sums, tokens, totals[part * n : part * n + n])
         return result
 
-    def _add_product(
-        self, e: Emitter, block: IntegerBlock, token: "_PanelToken", total: Value
-    ) -> Value:
-        """Emits total + block * token."""
-        integers, n = self.integers_on(e.isa), 8 // self.groups
-        starts_at_sum = not self.has_minima and self.panel_offset(e.isa) != 0
-        dots = []
-        for group in range(self.groups):
-            start = token.integer_sum(group) if starts_at_sum else e.zero(e.i32v)
-            here = slice(n * group, n * group + n)
-            q, activations = block.q[here], [token.activations(g) for g in range(8)[here]]
-            dot = e.dot(start, q, activations, integers.limit, integers.signed)
-            dots.append(e.i32_to_f32(dot))
-        if self.groups == 1:
-            total = e.fma(dots[0], e.b.fmul(block.scales[0], token.scale()), total)
-        else:
-            first, second = block.scales
-            product = e.fma(dots[1], second, e.b.fmul(dots[0], first))
-            total = e.fma(product, token.scale(), total)
-        for group, minimum in enumerate(block.minima):
-            total = e.fma(minimum, token.float_sum(group), total)
-        return total
+    def _dots(
+        self,
+        e: Emitter,
+        tiling: Tiling,
+        place: Place,
+        row: Value,
+        tokens: Sequence["_PanelToken"],
+    ) -> list[list[Value]]:
+        """Emits the int32 sums of weights times activations: [groups][tokens]."""
+        integers, q = self.integers_on(e.isa), self.unpack(e, place, row).q
+        result = []
+        for group, columns in enumerate(self._columns()):
+            weights = [q[g] for g in columns]
+            zero, from_sum = e.zero(e.i32v), self._starts_at_sum(e)
+            starts = [token.integer_sum(group) if from_sum else zero for token in tokens]
+            result.append(
+                [
+                    e.dot(
+                        start,
+                        weights,
+                        [token.activations(g) for g in columns],
+                        integers.limit,
+                        integers.signed,
+                    )
+                    for start, token in zip(starts, tokens, strict=True)
+                ]
+            )
+        return result
+
+    def _expanded_dots(
+        self,
+        e: Emitter,
+        tiling: Tiling,
+        place: Place,
+        row: Value,
+        tokens: Sequence["_PanelToken"],
+    ) -> list[list[Value]]:
+        """The same from an expanded panel: weights are unpacked when their turn comes."""
+        result = []
+        for group, columns in enumerate(self._columns()):
+            dots: SignedDots | UnsignedDots
+            if tiling.widens:
+                dots = SignedDots(e, len(tokens))
+            else:
+                dots = UnsignedDots(e, len(tokens), self.integers_on(e.isa).limit)
+            for g in columns:
+                fenced = Place(place.tile, dots.fence(place.block))
+                # Of this, all but the one vector is dropped again.
+                weight = self.unpack(e, fenced, row).q[g]
+                dots.add(weight, [token.expanded(g) for token in tokens])
+            sums = dots.result()
+            if self._starts_at_sum(e):
+                panel = dots.fence(tokens[0].panel)
+                starts = [token.in_panel(panel).integer_sum(group) for token in tokens]
+                sums = [e.b.add(start, sum_) for start, sum_ in zip(starts, sums, strict=True)]
+            result.append(sums)
+        return result
+
+    def _columns(self) -> list[range]:
+        """For each group, which of a block's 8 vectors of weights are its own."""
+        n = 8 // self.groups
+        return [range(n * group, n * group + n) for group in range(self.groups)]
+
+    def _starts_at_sum(self, e: Emitter) -> bool:
+        """Whether sums begin with what makes up for weights that the dot product gets wrong."""
+        return not self.has_minima and self.panel_offset(e.isa) != 0
+
+    def _scaled(
+        self,
+        e: Emitter,
+        block: IntegerBlock,
+        sums: Sequence[Sequence[Value]],
+        tokens: Sequence["_PanelToken"],
+        totals: Sequence[Value],
+    ) -> list[Value]:
+        """Emits total + sums * scales + minima for every token; sums are [groups][tokens]."""
+        result = []
+        for t, (token, total) in enumerate(zip(tokens, totals, strict=True)):
+            dots = [e.i32_to_f32(group[t]) for group in sums]
+            if self.groups == 1:
+                total = e.fma(dots[0], e.b.fmul(block.scales[0], token.scale()), total)
+            else:
+                first, second = block.scales
+                product = e.fma(dots[1], second, e.b.fmul(dots[0], first))
+                total = e.fma(product, token.scale(), total)
+            for group, minimum in enumerate(block.minima):
+                total = e.fma(minimum, token.float_sum(group), total)
+            result.append(total)
+        return result
 
     def emit_dequantize(self, e: Emitter, place: Place, row: Value, out: Value) -> None:
         block, integers = self.unpack(e, place, row), self.integers_on(e.isa)
@@ -139,31 +218,43 @@ class _PanelToken:
     """Loads of one token of a panel's block, as it is in memory or as it was expanded."""
 
     def __init__(self, e: Emitter, tiling: Tiling, panel: Value, t: int) -> None:
-        self._e, self._tiling, self._panel, self._t = e, tiling, panel, t
+        self._e, self._tiling, self.panel, self._t = e, tiling, panel, t
 
     def activations(self, g: int) -> Value:
         """Four columns of the block, 4g and following, for every row: <4*lanes x i8>."""
         word = self._word(self._e.i32v, 32 * self._t + 4 * g, g)
         return self._e.b.bitcast(word, self._e.i8v)
 
+    def expanded(self, g: int) -> Value:
+        """The same from an expanded panel; two vectors of int16 where the tiling widens them."""
+        if not self._tiling.widens:
+            return self.activations(g)
+        return [self._word(self._e.i16v, 0, 2 * g + i) for i in range(2)]
+
+    def in_panel(self, panel: Value) -> "_PanelToken":
+        """The same token of the panel at another address."""
+        return _PanelToken(self._e, self._tiling, panel, self._t)
+
     def scale(self) -> Value:
-        return self._word(self._e.f32v, self._after(0), 8)
+        return self._after(self._e.f32v, 0)
 
     def integer_sum(self, group: int) -> Value:
-        return self._word(self._e.i32v, self._after(1 + group), 9 + group)
+        return self._after(self._e.i32v, 1 + group)
 
     def float_sum(self, group: int) -> Value:
-        return self._word(self._e.f32v, self._after(1 + group), 9 + group)
+        return self._after(self._e.f32v, 1 + group)
 
-    def _after(self, i: int) -> int:
-        return 32 * self._tiling.n_tokens + 4 * (i * self._tiling.n_tokens + self._t)
+    def _after(self, type_: Value, i: int) -> Value:
+        """The i-th number behind the activations."""
+        n = self._tiling.n_tokens
+        return self._word(type_, 32 * n + 4 * (i * n + self._t), self._tiling.activation_words + i)
 
     def _word(self, type_: Value, offset: int, i: int) -> Value:
         """4 bytes at ``offset`` of a panel in memory, the token's i-th vector when expanded."""
         e, tiling = self._e, self._tiling
         if tiling.expands:
-            words = tiling.panel.token_bytes // 4
-            return e.load(type_, self._panel, 4 * e.isa.lanes * (words * self._t + i))
+            at = 4 * e.isa.lanes * (tiling.words * self._t + i)
+            return e.load(type_, self.panel, at)
         if type_ is e.f32v:
-            return e.load_f32_splat(self._panel, offset)
-        return e.load_i32_splat(self._panel, offset)
+            return e.load_f32_splat(self.panel, offset)
+        return e.load_i32_splat(self.panel, offset)

@@ -3,7 +3,7 @@
 Micro-kernels are Python functions over an ``Emitter``: their loops run while the code is
 generated, so that everything is unrolled and stays in registers. All of it is portable LLVM IR
 except ``Emitter.dot`` and ``Emitter.lookup``, where instruction sets differ (``simd/dot.py``,
-``simd/lookup.py``).
+``simd/running_dots.py``, ``simd/lookup.py``).
 """
 
 from collections.abc import Sequence
@@ -249,6 +249,27 @@ class Emitter:
             weights = [self.b.xor(w, self.constant(-128, w.type)) for w in weights]
             limit, signed = (255, False) if signed else (128, True)
         return DOTS[self.isa.dot](self, start, weights, activations, limit, signed)
+
+    def halves_of_words(self, x: Value) -> list[Value]:
+        """Widens bytes to int16: the first and third of every four, the second and fourth."""
+        wide, eight = self.b.bitcast(x, self.i16v), self.constant(8, self.i16v)
+        return [self.b.ashr(self.b.shl(wide, eight), eight), self.b.ashr(wide, eight)]
+
+    def fence(self, values: Sequence[Value]) -> list[Value]:
+        """Returns the same values, of which LLVM believes that they could be others (x86).
+
+        What needs the results is computed after what the values need, whatever LLVM's scheduler
+        thinks of it; it costs no instruction.
+        """
+        kinds = [v.type for v in values]
+        letters = ["x" if isinstance(kind, ir.VectorType) else "r" for kind in kinds]
+        constraints = [f"={letter}" for letter in letters] + [str(i) for i in range(len(values))]
+        result = ir.LiteralStructType(kinds)
+        passed = ir.InlineAsm(
+            ir.FunctionType(result, kinds), "", ",".join(constraints), side_effect=True
+        )
+        struct = self.b.call(passed, list(values))
+        return [self.b.extract_value(struct, i) for i in range(len(values))]
 
     def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:
         f = self.function(name, result, *(a.type for a in arguments))
