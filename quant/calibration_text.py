@@ -24,7 +24,12 @@ def calibration_windows(text: str, checkpoint: Checkpoint, most: int) -> npt.NDA
 
     most = max(positive_integer(most, "calibrate_tokens"), _FEWEST_TOKENS)
     source = str(checkpoint.files[0]) if checkpoint.files else "the source"
-    tokenizer = Tokenizer(Vocabulary.from_gguf(checkpoint.metadata, source=source))
+    # A GGUF source keeps arrays of numbers as they are; a vocabulary is read from sequences.
+    metadata = {
+        key: value.tolist() if isinstance(value, np.ndarray) else value
+        for key, value in checkpoint.metadata.items()
+    }
+    tokenizer = Tokenizer(Vocabulary.from_gguf(metadata, source=source))
     tokens = np.array(tokenizer.encode(text, allow_special=True), np.int64)
     if len(tokens) < _FEWEST_TOKENS:
         raise OptionError(
@@ -35,4 +40,5 @@ def calibration_windows(text: str, checkpoint: Checkpoint, most: int) -> npt.NDA
     there = len(tokens) // length
     wanted = max(1, min(there, most // length))
     starts = np.arange(wanted) * there // wanted * length
-    return tokens[starts[:, None] + np.arange(length)]
+    windows: npt.NDArray[np.int64] = tokens[starts[:, None] + np.arange(length)]
+    return windows

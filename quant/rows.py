@@ -81,7 +81,9 @@ def unsound_rows(
             "infinite; the checkpoint is damaged"
         )
     out = np.empty(type.n_bytes((rows.shape[1],)), np.uint8)
-    row = next(i for i, weights in enumerate(rows) if not encode(type, weights, out))
+    # Where rounding with importance or feedback went too far, none may be by itself.
+    largest = int(np.abs(rows).max(axis=1).argmax())
+    row = next((i for i, weights in enumerate(rows) if not encode(type, weights, out)), largest)
     return UnsupportedError(
         f"{tensor.place}: row {first_row + row} holds weights up to {np.abs(rows[row]).max():.4g}, "
         f"too large for {type.name}; choose bf16 or f32"

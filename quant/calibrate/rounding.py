@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqwen.quant.calibrate.statistics import Part
+from edgeqwen.quant.encode import importance_of_errors
 from edgeqwen.quant.encode.feedback import round_with_feedback
 from edgeqwen.quant.encode.fitting import fit
 from edgeqwen.quant.encode.schemes import Scheme
@@ -60,10 +61,10 @@ def _round_slab(
     codes, errors = np.empty((n_rows, n), np.uint8), np.empty((n_rows, n), np.float32)
     book = np.array(scheme.codebook, np.float32)
     # What an error in a column costs when the columns behind it have made up for what they can.
-    cost = 1 / np.diag(factor) ** 2
+    cost = (1 / np.diag(factor) ** 2).astype(np.float32)
     for first in range(0, n, block):
         stop = first + block
-        importance = np.tile((cost[first:stop] / cost[first:stop].max()), n_rows)
+        importance = np.tile(importance_of_errors(cost[first:stop]), n_rows)
         found = fit(scheme, x[:, first:stop].reshape(-1), importance)
         if found is None:
             return None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeqwen.errors import UnsupportedError
+
 Floats = npt.NDArray[np.float32]
 
 # Of more columns than this, parts are looked at by themselves: an upper bound on memory, 650 MB,
@@ -25,7 +27,7 @@ class Part:
     """Columns [first, stop) of a matrix, and what their inputs tell.
 
     ``factor``: float32 [n][n], upper triangular, U with U^T U = (H + damping)^-1. Row i says how
-    the error of column i is best spread over those behind it. ``drift``: C^T (H + damping)^-1,
+    the error of column i is best spread over those behind it. ``drift``: C (H + damping)^-1,
     float32 [n][n]: W + W @ drift is what would give, from the quantized network's inputs, the
     source's outputs.
     """
@@ -47,7 +49,7 @@ class Statistics:
         ]
         sizes = [part.stop - part.start for part in self._slices]
         self._hessians = [np.zeros((n, n), np.float32) for n in sizes]
-        self._drifts = [np.zeros((n, n), np.float32) for n in sizes]
+        self._drifts = [np.zeros((n, n), np.float32) for n in sizes]  # C^T
 
     def add(self, source: Floats, quantized: Floats) -> None:
         """Adds tokens: float32 [n][columns] as the source and the quantized network have them."""
@@ -57,12 +59,21 @@ class Statistics:
             drift += x.T @ (source[:, part] - x)
 
     def parts(self) -> Iterator[Part]:
-        """Yields the parts; their sums are gone afterwards."""
+        """Yields the parts; their sums are gone afterwards.
+
+        Raises UnsupportedError where the inputs, or their squares, are too large for float32.
+        """
         while self._slices:
             part, hessian, drift = self._slices.pop(0), self._hessians.pop(0), self._drifts.pop(0)
+            if not (np.isfinite(hessian).all() and np.isfinite(drift).all()):
+                raise UnsupportedError(
+                    "the activations of this text are too large for calibration, which computes "
+                    "in float32; convert without it"
+                )
             factor = _factor(hessian)
             del hessian
-            yield Part(part.start, part.stop, factor, (drift.T @ factor.T) @ factor)
+            aim = ((drift.T @ factor.T) @ factor).astype(np.float32, copy=False)
+            yield Part(part.start, part.stop, factor, aim)
 
 
 def _factor(hessian: Floats) -> Floats:

@@ -21,7 +21,8 @@ from edgeqwen.quant.calibrate.store import CalibratedCheckpoint
 from edgeqwen.quant.calibrate.workspace import Workspace
 from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
 from edgeqwen.quant.decode import to_floats
-from edgeqwen.quant.encode import SCHEMES, encode
+from edgeqwen.quant.encode import encode
+from edgeqwen.quant.encode.schemes import SCHEMES
 from edgeqwen.quant.rows import unsound_rows
 
 Bytes = npt.NDArray[np.uint8]
@@ -76,10 +77,12 @@ class Calibration:
 
     def run(self) -> CalibratedCheckpoint:
         """Rounds all matrices of all layers; the others are left to plain conversion."""
-        self._embed()
-        for i in range(self._checkpoint.config.n_layers):
-            self._attention_block(f"blk.{i}.")
-            self._feed_forward(f"blk.{i}.")
+        # Activations that overflow are found, and named, in their statistics.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._embed()
+            for i in range(self._checkpoint.config.n_layers):
+                self._attention_block(f"blk.{i}.")
+                self._feed_forward(f"blk.{i}.")
         return CalibratedCheckpoint(self._checkpoint, self._encoded)
 
     def _activations(self, size: int) -> Floats:
@@ -181,7 +184,12 @@ class Calibration:
         stored = encoded.reshape(tensor.n_rows, -1)
 
         def work(first: int) -> tuple[Floats, Bytes, Floats]:
-            weights = self._floats(tensor, first, min(first + _ROWS, tensor.n_rows))
+            stop = min(first + _ROWS, tensor.n_rows)
+            weights = self._floats(tensor, first, stop)
+            if type is tensor.type and type.block_size > 1:
+                # Nothing is nearer to blocks than themselves.
+                same = self._checkpoint.rows(tensor, first, stop).reshape(stop - first, -1)
+                return weights, same, weights
             if type not in SCHEMES:
                 return weights, *self._plainly_rounded(tensor, type, first, weights)
             found = round_rows(SCHEMES[type], weights, parts)
@@ -212,11 +220,15 @@ class Calibration:
         return blocks, rounded.reshape(weights.shape)
 
     def _floats(self, tensor: SourceTensor, first: int, stop: int) -> Floats:
-        """Rows [first, stop) of a matrix of the source as float32."""
+        """Rows [first, stop) of a tensor of the source as float32; raises if one isn't finite."""
         data = self._checkpoint.rows(tensor, first, stop)
         columns = tensor.shape[-1]
         scratch = np.empty((stop - first) * columns, np.float32)
-        return to_floats(tensor.type, data, scratch).reshape(-1, columns)
+        weights = to_floats(tensor.type, data, scratch).reshape(-1, columns)
+        if not np.isfinite(weights).all():
+            raise unsound_rows(tensor, first, weights, tensor.type)
+        return weights
 
     def _vector(self, name: str) -> Floats:
-        return self._floats(self._tensors[name], 0, 1)[0]
+        values: Floats = self._floats(self._tensors[name], 0, 1)[0]
+        return values

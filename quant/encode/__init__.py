@@ -53,12 +53,13 @@ def importance_of_errors(importance: Floats) -> Floats:
     What never was active in the text that was measured may be in another; and in float32, sums
     over a group keep nothing of weights a million times smaller than the largest.
     """
-    groups = importance.reshape(-1, 16)
     largest = importance.max()
     if largest <= 0:
         return np.ones_like(importance)
-    floor = np.maximum(groups.max(axis=1, keepdims=True), largest * np.float32(1e-6))
-    return (np.maximum(groups, floor * np.float32(1e-6)) / largest).reshape(-1)
+    groups = (importance / largest).reshape(-1, 16)
+    floor = np.maximum(groups.max(axis=1, keepdims=True), np.float32(1e-6))
+    weights: Floats = np.maximum(groups, floor * np.float32(1e-6))
+    return weights.reshape(-1)
 
 
 def _f32(weights: Floats, out: Bytes) -> bool:

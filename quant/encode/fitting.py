@@ -108,8 +108,8 @@ class _Groups:
         scheme = self.scheme
         scales, minima = self._floats(), self._floats()
         free = scales.ctypes.data, minima.ctypes.data
-        arrays = self.x.ctypes.data, self.w.ctypes.data, self.padded, scheme.size
-        arrays = *arrays, float(scheme.highest)
+        sides = self.x.ctypes.data, self.w.ctypes.data
+        arrays = *sides, self.padded, scheme.size, float(scheme.highest)
         floor = _NO_FLOOR if scheme.multiples is None else 0.0
         fit_ranges(self.isa, *arrays, floor, _REACH, _RANGE_TRIES, _POLISH, *free)
         if scheme.multiples is None:

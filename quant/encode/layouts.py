@@ -50,8 +50,8 @@ def _nibbles(codes: Bytes, width: int) -> Bytes:
     """Joins codes that are ``width`` columns apart: the first in the low nibble."""
     pairs = codes.reshape(len(codes), -1, 2, width)
     low, high = pairs[:, :, 0], pairs[:, :, 1]
-    joined: Bytes = ((low & 15) | (high << 4)).reshape(len(codes), -1)
-    return joined
+    joined: Bytes = (low & np.uint8(15)) | (high << np.uint8(4))
+    return joined.reshape(len(codes), -1)
 
 
 def _bits(codes: Bytes, bit: int) -> Bytes:

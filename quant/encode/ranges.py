@@ -52,12 +52,13 @@ def _solve(isa, sw, swx, swq, swqq, swxq, floor):  # type: ignore[no-untyped-def
     inverse = divide(one, maximum(determinant, least))
     scale = (sw * swxq - swx * swq) * inverse
     low = (swq * swxq - swqq * swx) * inverse
+    # Codes that are all the same leave one of the two free: the minimum is then at its floor.
+    low = where_less(determinant, least, floor, low)
     alone = divide(fma(floor, swq, swxq), maximum(swqq, tiny))
-    scale = maximum(where_less(low, floor, alone, scale), zero)
+    scale = maximum(where_less(floor, low, scale, alone), zero)
     low = maximum(low, floor)
     gain = scale * (swxq + swxq - scale * swqq) + low * (scale * (swq + swq) - swx - swx - low * sw)
-    # Codes that are all the same leave one of the two free.
-    return scale, low, where_less(determinant, least, zero - one, gain)
+    return scale, low, gain
 
 
 @exact_kernel
@@ -106,9 +107,9 @@ def fit_ranges(isa, x, w, n, size, top, floor, reach, tries, polish, scales, min
 
 
 @exact_kernel
-def settle_ranges(
+def settle_ranges(  # type: ignore[no-untyped-def]
     isa, x, w, n, size, top, scales, minima, steps, most, scale_codes, minimum_codes, sums
-):  # type: ignore[no-untyped-def]
+):
     """Chooses scale_codes and minimum_codes in [0, most] for given superblock steps.
 
     ``steps`` holds d and dmin for every group; a group's scale is d * scale_code.

@@ -29,6 +29,7 @@ TOLD = {
 LATER_DEFAULTS = {
     ("perplexity", "--context"): CONTEXT,
     ("compare", "--context"): CONTEXT,
+    ("imatrix", "--context"): CONTEXT,
     **{
         (command, f"--{field.name.replace('_', '-')}"): field.default
         for command in ("chat", "run")

@@ -14,7 +14,7 @@ import edgeqwen
 from edgeqwen import Chat, Generation, GenerationStats, Model, errors
 from edgeqwen.config import ModelConfig
 from edgeqwen.options import SamplingKeywords
-from edgeqwen.quant import QuantizeReport, quantize
+from edgeqwen.quant import QuantizePlan, QuantizeReport, plan, quantize
 from edgeqwen.sampling import SamplingOptions
 from edgeqwen.text.chat_template import ChatTemplate
 from edgeqwen.text.tokenizer import Tokenizer
@@ -31,6 +31,8 @@ NAMES: dict[str, Any] = {
     "tokenizer": Tokenizer,
     "report": QuantizeReport,
     "quantize": quantize,
+    "plan": plan,
+    "found": QuantizePlan,
 }
 TYPES = {
     (Model, "config"): ModelConfig,

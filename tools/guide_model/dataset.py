@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tools.guide_model.corpus import mixture
+from tools.guide_model.corpus.exercise import Example, Fill
 from tools.guide_model.guide import FOLDER
 from tools.guide_model.rendering import parts
 from tools.guide_model.vocabulary import train_tokenizer
@@ -95,7 +96,7 @@ def make_tokenizer(seed: int, vocab_size: int) -> Tokenizer:
     """Returns the vocabulary of the corpus that ``make_dataset`` writes with the same seed."""
     documents = islice(mixture.documents(Random(seed)), _N_VOCABULARY_DOCUMENTS)
     return train_tokenizer(
-        ("".join(text for text, _ in parts(document)) for document in documents), vocab_size
+        ("".join(piece.text for piece in parts(document)) for document in documents), vocab_size
     )
 
 
@@ -134,14 +135,31 @@ def _encoded(random: Random, tokenizer: Tokenizer) -> Iterator[tuple[list[int], 
     """Yields the tokens of document after document, and which of them are answers."""
     documents = mixture.documents(random)
     while True:
-        pieces = [list(parts(next(documents))) for _ in range(_N_ENCODED_TOGETHER)]
-        texts = [text for document in pieces for text, _ in document]
-        encodings = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
-        for document in pieces:
-            tokens: list[int] = []
-            answers: list[bool] = []
-            for _, is_answer in document:
-                ids = next(encodings).ids
-                tokens += ids
-                answers += [is_answer] * len(ids)
-            yield tokens, answers
+        yield from encoded_documents(
+            [next(documents) for _ in range(_N_ENCODED_TOGETHER)], tokenizer
+        )
+
+
+def encoded_documents(
+    documents: Iterable[Example | Fill], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Yields the tokens of each document, and which of them are answers.
+
+    Only marks are special tokens, as when the model is used: what is written in questions and
+    answers isn't.
+    """
+    written = Tokenizer.from_str(tokenizer.to_str())
+    # This takes special tokens for text; <tool_call>, which is none to the library, stays a token.
+    written.encode_special_tokens = True
+    pieces = [list(parts(document)) for document in documents]
+    texts = [piece.text for document in pieces for piece in document if not piece.is_mark]
+    encodings = iter(written.encode_batch(texts, add_special_tokens=False))
+    for document in pieces:
+        tokens: list[int] = []
+        answers: list[bool] = []
+        for piece in document:
+            mark = tokenizer.token_to_id(piece.text) if piece.is_mark else None
+            ids = next(encodings).ids if mark is None else [mark]
+            tokens += ids
+            answers += [piece.is_answer] * len(ids)
+        yield tokens, answers

@@ -28,6 +28,7 @@ COMMANDS = (
     "chat",
     "run",
     "quantize",
+    "imatrix",
     "inspect",
     "bench",
     "perplexity",

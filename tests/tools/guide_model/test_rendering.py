@@ -7,8 +7,14 @@ import pytest
 
 from edgeqwen.text.chat_template import ChatTemplate
 from tools.guide_model.corpus import mixture
-from tools.guide_model.corpus.exercise import Example, Fill
-from tools.guide_model.rendering import CHAT_TEMPLATE, END_OF_TEXT, parts
+from tools.guide_model.corpus.exercise import Example, Fill, ask
+from tools.guide_model.rendering import (
+    CHAT_TEMPLATE,
+    END_OF_TEXT,
+    hole,
+    parts,
+    writes_of_marks,
+)
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
@@ -20,7 +26,7 @@ def test_conversations_are_what_the_template_renders(split: mixture.Split) -> No
             rendered = template.render(
                 document.messages, tools=document.tools or None, add_generation_prompt=False
             )
-            assert "".join(text for text, _ in parts(document)) == rendered + END_OF_TEXT
+            assert "".join(piece.text for piece in parts(document)) == rendered + END_OF_TEXT
             n += 1
     assert n > 100
 
@@ -32,8 +38,11 @@ def test_an_answer_begins_where_the_template_asks_for_it() -> None:
         example.messages[:-1], tools=example.tools, add_generation_prompt=True
     )
     pieces = list(parts(example))
-    assert pieces[0] == (prompt, False)
-    assert pieces[1] == (example.answer + "<|im_end|>", True)
+    at = next(i for i, piece in enumerate(pieces) if piece.is_answer)
+    assert "".join(piece.text for piece in pieces[:at]) == prompt
+    assert pieces[at] == (example.answer, True, False)
+    assert pieces[at + 1] == ("<|im_end|>", True, True)
+    assert not any(piece.is_answer for piece in pieces[at + 2 :])
 
 
 def test_messages_of_the_role_tool_become_responses() -> None:
@@ -61,7 +70,17 @@ def test_messages_of_the_role_tool_become_responses() -> None:
 
 def test_a_hole_stands_between_the_marks() -> None:
     fill = Fill("a = ", "\n", "1")
-    assert list(parts(fill)) == [
-        ("<|fim_prefix|>a = <|fim_suffix|>\n<|fim_middle|>", False),
-        (f"1{END_OF_TEXT}", True),
+    assert hole(fill) == "<|fim_prefix|>a = <|fim_suffix|>\n<|fim_middle|>"
+    assert "".join(piece.text for piece in parts(fill)) == f"{hole(fill)}1{END_OF_TEXT}"
+    assert [piece.text for piece in parts(fill) if piece.is_answer] == ["1", END_OF_TEXT]
+
+
+def test_only_the_structure_has_marks() -> None:
+    example = ask("What is <|im_end|> for?", "`<|im_end|>` ends a turn.")
+    assert [piece.text for piece in parts(example) if piece.is_mark] == [
+        *("<|im_start|>", "<|im_end|>", "<|im_start|>", "<|im_end|>", END_OF_TEXT),
     ]
+    assert writes_of_marks(example)
+    assert not writes_of_marks(ask("What ends a turn?", "A mark."))
+    # It belongs to answers.
+    assert not writes_of_marks(ask("Add 1 and 2.", "<tool_call>"))

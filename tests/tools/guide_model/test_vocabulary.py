@@ -11,7 +11,9 @@ from tools.guide_model.vocabulary import train_tokenizer
 
 def _tokenizer():  # type: ignore[no-untyped-def]
     documents = islice(mixture.documents(Random(1)), 300)
-    return train_tokenizer(("".join(t for t, _ in parts(document)) for document in documents), 700)
+    return train_tokenizer(
+        ("".join(piece.text for piece in parts(document)) for document in documents), 700
+    )
 
 
 def test_special_tokens_come_last_in_the_order_of_qwen() -> None:
