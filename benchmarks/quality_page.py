@@ -18,11 +18,11 @@ from benchmarks.format_order import (
     surprises,
 )
 from benchmarks.machine import BUSY
+from benchmarks.page_parts import table
 from benchmarks.quality_plot import write_plot
 from benchmarks.task_scores import GROUPS, Score, goal_text, share, wilson_interval
 
 COMMAND = "python -m benchmarks.guide_formats"
-# As in versus_llama_cpp: processes that wanted a CPU before the benchmark began.
 
 
 class OutdatedReportError(ValueError):
@@ -99,7 +99,7 @@ def format_table(formats: Sequence[Figures]) -> str:
         )
         for f in by_size(formats)
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def speed_ratio(format: Figures, reference: Figures, name: str) -> float:
@@ -119,7 +119,7 @@ def task_table(report: Report) -> str:
         # A single task is its group.
         for name in group.tasks if len(group.tasks) > 1 else ():
             rows.append(_row({type: s[name] for type, s in by_type.items()}, group.goal))
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def order_text(report: Report) -> str:
@@ -211,8 +211,3 @@ def _row(scores: Mapping[str, Score], goal: float | None) -> tuple[str, ...]:
         f"{100 * low:.1f} to {100 * high:.1f}",
         *(f"{100 * share(score):.1f}" for score in scores.values()),
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ("---", *("---:",) * (len(heads) - 1)), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

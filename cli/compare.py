@@ -26,15 +26,7 @@ def compare(
     b: Annotated[
         Path, typer.Argument(metavar="B", help="A GGUF file of the same model, say in q4_0.")
     ],
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "-f",
-            "--file",
-            metavar="TEXT",
-            help="A text in UTF-8; - reads standard input; by default the built-in one.",
-        ),
-    ] = None,
+    file: options.TextFile = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -44,14 +36,8 @@ def compare(
             help="Tokens of a window; by default 512, or a model's context if that is less.",
         ),
     ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens from one window to the next; by default half the window."),
-    ] = None,
-    special: Annotated[
-        bool,
-        typer.Option("--special", help="Read <|im_start|> and the like as special tokens."),
-    ] = False,
+    stride: options.Stride = None,
+    special: options.Special = False,
     prompt: Annotated[
         str,
         typer.Option("-p", "--prompt", help="What both answer, greedily; '' leaves it out."),

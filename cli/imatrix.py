@@ -51,10 +51,7 @@ def imatrix(
     process_output: Annotated[
         bool, typer.Option("--process-output", help="Collect for output.weight, too.")
     ] = False,
-    special: Annotated[
-        bool,
-        typer.Option("--special", help="Read <|im_start|> and the like as special tokens."),
-    ] = False,
+    special: options.Special = False,
     threads: options.Threads = None,
 ) -> None:
     """Collect from a text how much each column of a model's weights matters, for quantizing it.

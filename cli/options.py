@@ -37,6 +37,22 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", help="End the answer before this text; may be given several times."),
 ]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="TEXT",
+        help="A text in UTF-8; - reads standard input; by default the built-in one.",
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens from one window to the next; by default half the window."),
+]
+Special = Annotated[
+    bool, typer.Option("--special", help="Read <|im_start|> and the like as special tokens.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 Temperature = Annotated[

@@ -3,7 +3,6 @@
 import json
 import math
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,15 +15,7 @@ if TYPE_CHECKING:
 
 def perplexity(
     model: options.ModelOrBuiltIn = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "-f",
-            "--file",
-            metavar="TEXT",
-            help="A text in UTF-8; - reads standard input; by default the built-in one.",
-        ),
-    ] = None,
+    file: options.TextFile = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -34,14 +25,8 @@ def perplexity(
             help="Tokens of a window; by default 512, or the model's context if that is less.",
         ),
     ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens from one window to the next; by default half the window."),
-    ] = None,
-    special: Annotated[
-        bool,
-        typer.Option("--special", help="Read <|im_start|> and the like as special tokens."),
-    ] = False,
+    stride: options.Stride = None,
+    special: options.Special = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqwen.ggml_types import GgmlType
+from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
 from edgeqwen.quant.encode.widen import widen_bf16, widen_f16
 
 Bytes = npt.NDArray[np.uint8]
@@ -32,3 +33,11 @@ def to_floats(type: GgmlType, source: Bytes, scratch: Floats) -> Floats:
         blocks = source.reshape(-1, type.type_size)
         floats = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(type)))
     return np.ascontiguousarray(floats, np.float32).reshape(-1)
+
+
+def rows_as_floats(checkpoint: Checkpoint, tensor: SourceTensor, first: int, stop: int) -> Floats:
+    """Returns rows [first, stop) of a checkpoint's tensor: float32 [rows][columns]."""
+    columns = tensor.shape[-1]
+    scratch = np.empty((stop - first) * columns, np.float32)
+    floats = to_floats(tensor.type, checkpoint.rows(tensor, first, stop), scratch)
+    return floats.reshape(-1, columns)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
-from edgeqwen.quant.decode import to_floats
+from edgeqwen.quant.decode import rows_as_floats
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -39,11 +39,7 @@ class CalibratedCheckpoint:
         """Rows of a calibrated matrix as they were, float32; None for other tensors."""
         if name not in self._encoded:
             return None
-        source = self._sources[name]
-        data = self._checkpoint.rows(source, first, stop)
-        columns = source.shape[-1]
-        scratch = np.empty((stop - first) * columns, np.float32)
-        return to_floats(source.type, data, scratch).reshape(-1, columns)
+        return rows_as_floats(self._checkpoint, self._sources[name], first, stop)
 
     def release(self, tensor: SourceTensor, first: int, stop: int) -> None:
         if tensor.name not in self._encoded:

@@ -20,7 +20,7 @@ from edgeqwen.quant.calibrate.statistics import Part, Statistics
 from edgeqwen.quant.calibrate.store import CalibratedCheckpoint
 from edgeqwen.quant.calibrate.workspace import Workspace
 from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
-from edgeqwen.quant.decode import to_floats
+from edgeqwen.quant.decode import rows_as_floats, to_floats
 from edgeqwen.quant.encode import encode
 from edgeqwen.quant.encode.schemes import SCHEMES
 from edgeqwen.quant.rows import unsound_rows
@@ -221,10 +221,7 @@ class Calibration:
 
     def _floats(self, tensor: SourceTensor, first: int, stop: int) -> Floats:
         """Rows [first, stop) of a tensor of the source as float32; raises if one isn't finite."""
-        data = self._checkpoint.rows(tensor, first, stop)
-        columns = tensor.shape[-1]
-        scratch = np.empty((stop - first) * columns, np.float32)
-        weights = to_floats(tensor.type, data, scratch).reshape(-1, columns)
+        weights = rows_as_floats(self._checkpoint, tensor, first, stop)
         if not np.isfinite(weights).all():
             raise unsound_rows(tensor, first, weights, tensor.type)
         return weights
