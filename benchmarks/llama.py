@@ -24,6 +24,7 @@ FILE_TYPES = {
     "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
     "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
 }
+_F32 = 0  # enum ggml_type
 _LOG_WARNING, _LOG_ERROR = 3, 4  # enum ggml_log_level counts debug 1, info 2, warn 3, error 4
 
 # The last complaints of the library; it returns null or a number and says the reason only here.
@@ -57,23 +58,34 @@ class LlamaCpp:
         n_context: int = 512,
         n_batch: int = 512,
         all_logits: bool = False,
+        repack: bool = False,
+        float_cache: bool = False,
     ) -> None:
-        """Loads a GGUF file. ``all_logits`` reserves room for a row of logits per token."""
+        """Loads a GGUF file. ``all_logits`` reserves room for a row of logits per token.
+
+        ``float_cache`` keeps keys and values as float32 instead of float16, and computes with them.
+        ``repack`` lets llama.cpp lay weights out for its fastest kernels, as it does by itself; on
+        CPUs with AMX, those crash at some shapes (0.3.36).
+        """
         _complaints.clear()
         self._model: Any = None
         self._context: Any = None
         self._batch: Any = None
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        parameters.use_extra_bufts = repack
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise LlamaError(f"llama.cpp can't load {path}")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = n_context
         parameters.n_batch = parameters.n_ubatch = n_batch
         parameters.n_threads = parameters.n_threads_batch = n_threads
+        if float_cache:
+            parameters.type_k = parameters.type_v = _F32
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if all_logits:
             parameters.n_outputs_max = parameters.n_outputs_max_per_seq = n_batch
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
@@ -89,7 +101,7 @@ class LlamaCpp:
         data = text.encode()
         n = len(data) + 8
         ids = (llama_cpp.llama_token * n)()
-        n = llama_cpp.llama_tokenize(self._vocab, data, len(data), ids, n, False, allow_special)
+        n = llama_cpp.llama_tokenize(self.vocab, data, len(data), ids, n, False, allow_special)
         if n < 0:
             raise LlamaError(f"llama.cpp wants {-n} tokens for {len(data)} bytes of text")
         return list(ids[:n])

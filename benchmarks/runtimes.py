@@ -63,7 +63,7 @@ class _LlamaCpp:
     def __init__(self, path: Path, n_threads: int, n_context: int) -> None:
         from benchmarks.llama import LlamaCpp
 
-        self._model = LlamaCpp(path, n_threads=n_threads, n_context=n_context)
+        self._model = LlamaCpp(path, n_threads=n_threads, n_context=n_context, repack=True)
 
     @property
     def n_tokens(self) -> int:

@@ -1,8 +1,10 @@
-"""Bits of weights as tiles keep them, in planes of 4, 2 or 1 bits, and their unpacking.
+"""Bits of weights as tiles keep them, in planes of 6, 4, 2 or 1 bits, and their unpacking.
 
 A plane holds some bits of each of a block's 16 rows and 32 columns. Vector g of a block (columns 4g
 to 4g + 3 of every row, g from 0 to 7) finds its bits
 
+- in 6 bits, 384 bytes: in vector 3 * (g // 4) + g % 4 of 64 bytes, bits 0 to 5, for g % 4 < 3;
+  every fourth in the upper two bits of those three, the lowest ones in the first;
 - in 4 bits, 256 bytes: in vector g % 4 of 64 bytes, low nibbles for g < 4, high ones for the rest;
 - in 2 bits, 128 bytes: in vector g % 2 of 64 bytes, bits 2 * (g // 2) and following;
 - in 1 bit, 64 bytes: in the one vector of 64 bytes, bit g.
@@ -13,6 +15,17 @@ from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.ops import peek_u32, poke_u32
 
 # Emitting: ``plane`` is the address of a part's first row, 4 bytes a row into the plane.
+
+
+def six_bits(e: Emitter, plane: Value, offset: int) -> list[Value]:
+    """Emits the 8 vectors of a 6-bit plane, values 0 to 63."""
+    result = []
+    for half in range(2):
+        raw = [e.load(e.i8v, plane, offset + 64 * (3 * half + i)) for i in range(3)]
+        fourth = [e.and_bytes(e.shift_bytes(v, 2 * i - 6), 3 << 2 * i) for i, v in enumerate(raw)]
+        result += [e.and_bytes(v, 63) for v in raw]
+        result.append(e.b.or_(e.b.or_(fourth[0], fourth[1]), fourth[2]))
+    return result
 
 
 def nibbles(e: Emitter, plane: Value, offset: int = 0) -> list[Value]:
@@ -44,6 +57,16 @@ def joined(e: Emitter, *planes: list[Value]) -> list[Value]:
 
 # Packing: a row's 32 columns come as 8 words of 4 bytes, one byte a column, word g at
 # ``source + 4 * g``, of which ``(word >> shift) & mask`` counts. ``plane`` is the row's place.
+
+
+@inline_kernel
+def put_six_bits(words, plane):  # type: ignore[no-untyped-def]
+    """Puts a tuple of 8 words, with values 0 to 63 in their bytes, into a 6-bit plane."""
+    for half in range(2):
+        fourth = words[4 * half + 3]
+        for i in range(3):
+            upper = ((fourth >> (2 * i)) & 0x03030303) << 6
+            poke_u32(plane + 64 * (3 * half + i), words[4 * half + i] | upper)
 
 
 @inline_kernel

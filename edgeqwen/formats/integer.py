@@ -13,7 +13,7 @@ from edgeqwen.formats.base import TILE_ROWS, Format, Place, Tiling
 from edgeqwen.formats.panel import Panel
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.running_dots import SignedDots, UnsignedDots
+from edgeqwen.simd.running_dots import GatheredDots, InterleavedDots, SignedDots, UnsignedDots
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,11 @@ class IntegerFormat(Format):
             # A sum and a total for each token, one vector of weights, its masks, a product. What
             # is expanded for a tile should leave room for others in the first-level cache.
             return 4 if self.is_signed(isa) and self.tile_blocks > 1 else 6
-        # 8 unpacked weight vectors, an accumulator a token, and room for the dot product.
-        return {16: 4, 32: 12}[isa.registers]
+        if isa.registers == 16:
+            # Without a fence between them, 8 vectors of weights are unpacked at once.
+            return 6 if isa.dot == "vpdpbusd" else 4
+        # A sum and a total for each token, and room for weights and masks.
+        return 12
 
     def panel_parts(self, isa: Isa) -> int:
         return 1
@@ -103,13 +106,12 @@ class IntegerFormat(Format):
         tokens = [_PanelToken(e, tiling, panel, t) for t in range(n)]
         result: list[Value] = []
         for part, row in enumerate(rows):
-            dots = self._expanded_dots if tiling.expands else self._dots
-            sums = dots(e, tiling, place, row, tokens)
+            sums = self._sums(e, tiling, place, row, tokens)
             block = self.unpack(e, place, row)
             result += self._scaled(e, block, sums, tokens, totals[part * n : part * n + n])
         return result
 
-    def _dots(
+    def _sums(
         self,
         e: Emitter,
         tiling: Tiling,
@@ -118,54 +120,36 @@ class IntegerFormat(Format):
         tokens: Sequence["_PanelToken"],
     ) -> list[list[Value]]:
         """Emits the int32 sums of weights times activations: [groups][tokens]."""
-        integers, q = self.integers_on(e.isa), self.unpack(e, place, row).q
         result = []
         for group, columns in enumerate(self._columns()):
-            weights = [q[g] for g in columns]
-            zero, from_sum = e.zero(e.i32v), self._starts_at_sum(e)
-            starts = [token.integer_sum(group) if from_sum else zero for token in tokens]
-            result.append(
-                [
-                    e.dot(
-                        start,
-                        weights,
-                        [token.activations(g) for g in columns],
-                        integers.limit,
-                        integers.signed,
-                    )
-                    for start, token in zip(starts, tokens, strict=True)
-                ]
-            )
-        return result
-
-    def _expanded_dots(
-        self,
-        e: Emitter,
-        tiling: Tiling,
-        place: Place,
-        row: Value,
-        tokens: Sequence["_PanelToken"],
-    ) -> list[list[Value]]:
-        """The same from an expanded panel: weights are unpacked when their turn comes."""
-        result = []
-        for group, columns in enumerate(self._columns()):
-            dots: SignedDots | UnsignedDots
-            if tiling.widens:
-                dots = SignedDots(e, len(tokens))
-            else:
-                dots = UnsignedDots(e, len(tokens), self.integers_on(e.isa).limit)
+            dots = self._running_dots(e, tiling, group, tokens)
             for g in columns:
                 fenced = Place(place.tile, dots.fence(place.block))
                 # Of this, all but the one vector is dropped again.
                 weight = self.unpack(e, fenced, row).q[g]
-                dots.add(weight, [token.expanded(g) for token in tokens])
+                dots.add(weight, [token.activations(g) for token in tokens])
             sums = dots.result()
-            if self._starts_at_sum(e):
+            if tiling.expands and self._starts_at_sum(e):
                 panel = dots.fence(tokens[0].panel)
                 starts = [token.in_panel(panel).integer_sum(group) for token in tokens]
                 sums = [e.b.add(start, sum_) for start, sum_ in zip(starts, sums, strict=True)]
             result.append(sums)
         return result
+
+    def _running_dots(
+        self, e: Emitter, tiling: Tiling, group: int, tokens: Sequence["_PanelToken"]
+    ) -> GatheredDots | InterleavedDots | SignedDots | UnsignedDots:
+        """Returns how the products of a group of columns are summed."""
+        integers = self.integers_on(e.isa)
+        if tiling.widens:
+            return SignedDots(e, len(tokens))
+        if tiling.expands:
+            return UnsignedDots(e, len(tokens), integers.limit)
+        from_sum, zero = self._starts_at_sum(e), e.zero(e.i32v)
+        starts = [token.integer_sum(group) if from_sum else zero for token in tokens]
+        interleaved = e.isa.dot == "vpdpbusd" and tiling.n_tokens > 1
+        kind = InterleavedDots if interleaved else GatheredDots
+        return kind(e, starts, integers.limit, integers.signed)
 
     def _columns(self) -> list[range]:
         """For each group, which of a block's 8 vectors of weights are its own."""
@@ -221,15 +205,14 @@ class _PanelToken:
         self._e, self._tiling, self.panel, self._t = e, tiling, panel, t
 
     def activations(self, g: int) -> Value:
-        """Four columns of the block, 4g and following, for every row: <4*lanes x i8>."""
+        """Four columns of the block, 4g and following, for every row.
+
+        <4*lanes x i8>, or two vectors <2*lanes x i16> where the tiling widens them.
+        """
+        if self._tiling.widens:
+            return [self._word(self._e.i16v, 0, 2 * g + i) for i in range(2)]
         word = self._word(self._e.i32v, 32 * self._t + 4 * g, g)
         return self._e.b.bitcast(word, self._e.i8v)
-
-    def expanded(self, g: int) -> Value:
-        """The same from an expanded panel; two vectors of int16 where the tiling widens them."""
-        if not self._tiling.widens:
-            return self.activations(g)
-        return [self._word(self._e.i16v, 0, 2 * g + i) for i in range(2)]
 
     def in_panel(self, panel: Value) -> "_PanelToken":
         """The same token of the panel at another address."""

@@ -10,24 +10,24 @@ highest bit of column 32 s + l; byte 32 + 32 n + l holds two bits of column 128 
 2 k; 12 bytes with 16 scales of 6 bits; float16 d.
 
 Tiles (3360 and 1824 bytes): float16 d [16 rows], then for each 32 columns: int8 scale [2][16], and
-a 4-bit and a 2-bit plane (Q6_K), or a 2-bit and a 1-bit plane (Q3_K).
+a 6-bit plane (Q6_K), or a 2-bit and a 1-bit plane (Q3_K).
 """
 
 from edgeqwen.formats.base import Place
 from edgeqwen.formats.bit_planes import (
     bit_pairs,
     joined,
-    nibbles,
     put_bit_pairs,
-    put_nibbles,
     put_single_bits,
+    put_six_bits,
     single_bits,
+    six_bits,
 )
 from edgeqwen.formats.integer import IntegerBlock, Integers
 from edgeqwen.formats.superblock import SuperblockFormat
 from edgeqwen.simd.compile import inline_kernel
 from edgeqwen.simd.emitter import Emitter, Value
-from edgeqwen.simd.ops import peek_i16, peek_u8, poke_i16, poke_u8
+from edgeqwen.simd.ops import peek_i16, peek_u8, peek_u32, poke_i16, poke_u8
 
 
 @inline_kernel
@@ -36,6 +36,13 @@ def _q3_scale(packed, i):  # type: ignore[no-untyped-def]
     low = (peek_u8(packed + i % 8) >> (4 * (i // 8))) & 15
     high = (peek_u8(packed + 8 + i % 4) >> (2 * (i // 4))) & 3
     return (low | (high << 4)) - 32
+
+
+@inline_kernel
+def _q6_word(low, high, k, g):  # type: ignore[no-untyped-def]
+    """The g-th four columns of 32, a byte each; ``k`` says which of the bits are theirs."""
+    lower = (peek_u32(low + 4 * g) >> (4 * (k // 2))) & 0x0F0F0F0F
+    return lower | (((peek_u32(high + 4 * g) >> (2 * k)) & 0x03030303) << 4)
 
 
 class Q6_KFormat(SuperblockFormat):  # noqa: N801 - the format's own name
@@ -55,13 +62,21 @@ class Q6_KFormat(SuperblockFormat):  # noqa: N801 - the format's own name
             block = tile + 32 + 416 * s
             for i in range(2):
                 poke_u8(block + 16 * i + row, peek_u8(source + 192 + 2 * s + i))
-            plane = block + 32 + 4 * row
-            put_nibbles(source + 64 * n + 32 * (k % 2), 4 * (k // 2), plane)
-            put_bit_pairs(source + 128 + 32 * n, 2 * k, plane + 256)
+            low, high = source + 64 * n + 32 * (k % 2), source + 128 + 32 * n
+            words = (
+                _q6_word(low, high, k, 0),
+                _q6_word(low, high, k, 1),
+                _q6_word(low, high, k, 2),
+                _q6_word(low, high, k, 3),
+                _q6_word(low, high, k, 4),
+                _q6_word(low, high, k, 5),
+                _q6_word(low, high, k, 6),
+                _q6_word(low, high, k, 7),
+            )
+            put_six_bits(words, block + 32 + 4 * row)
 
     def unpack(self, e: Emitter, place: Place, row: Value) -> IntegerBlock:
-        plane = e.rows(place.block, row, 4)
-        q = joined(e, nibbles(e, plane, 32), bit_pairs(e, plane, 288, 4))
+        q = six_bits(e, e.rows(place.block, row, 4), 32)
         return IntegerBlock(q, self.signed_scales(e, place, row))
 
 

@@ -52,11 +52,13 @@ class Emitter:
         stored = self.b.store(value, self.pointer(self.at(address, offset), value.type))
         stored.align = 1
 
-    def prefetch(self, address: Value, offset: int) -> None:
+    def prefetch(self, address: Value, offset: int, level: int) -> None:
+        """Asks for the line at an address, which needn't exist, into the cache of level 1 or 2."""
         bytes_ = I8.as_pointer()
         function = self.function("llvm.prefetch.p0", ir.VoidType(), bytes_, I32, I32, I32)
         pointer = self.b.inttoptr(self.at(address, offset), bytes_)
-        self.b.call(function, [pointer, I32(0), I32(3), I32(1)])
+        # It is data, to be read; LLVM's "locality" counts the other way.
+        self.b.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
 
     def function(self, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
         found = self.b.module.globals.get(name)
@@ -262,7 +264,8 @@ class Emitter:
         thinks of it; it costs no instruction.
         """
         kinds = [v.type for v in values]
-        letters = ["x" if isinstance(kind, ir.VectorType) else "r" for kind in kinds]
+        vector = "v" if self.isa.registers == 32 else "x"  # "x" are the first 16 registers
+        letters = [vector if isinstance(kind, ir.VectorType) else "r" for kind in kinds]
         constraints = [f"={letter}" for letter in letters] + [str(i) for i in range(len(values))]
         result = ir.LiteralStructType(kinds)
         passed = ir.InlineAsm(

@@ -1,7 +1,8 @@
-"""Dot products of the same weights with many tokens, on AVX2: one sum for each, in registers.
+"""Dot products of the same weights with many tokens, a sum for each token in registers.
 
-Weights come one vector after the other, and each is multiplied by all tokens' activations before
-the next is unpacked. LLVM would rather unpack all of them first, and run out of registers: a fence
+Weights come one vector after the other. On x86, each is multiplied by all tokens' activations
+before the next is unpacked: the tokens' sums don't wait for one another, and few weights take
+registers at a time. LLVM would rather unpack all of them first, and run out of registers: a fence
 between them keeps it from doing so.
 """
 
@@ -12,8 +13,62 @@ if TYPE_CHECKING:
     from edgeqwen.simd.emitter import Emitter, Value
 
 
+class GatheredDots:
+    """Sums that begin once all weights are there, in the order that LLVM thinks best.
+
+    ``starts``, <lanes x i32> for each token, are what they begin with; for ``limit`` and
+    ``signed`` see ``Emitter.dot``.
+    """
+
+    def __init__(self, e: "Emitter", starts: Sequence["Value"], limit: int, signed: bool) -> None:
+        self._e, self._starts, self._range = e, starts, (limit, signed)
+        self._weights: list[Any] = []
+        self._activations: list[list[Any]] = [[] for _ in starts]
+
+    def fence(self, address: "Value") -> "Value":
+        """Returns the address: nothing has to be loaded later than anything else."""
+        return address
+
+    def add(self, weight: "Value", activations: Sequence["Value"]) -> None:
+        """Adds four columns: <4*lanes x i8> weights, and as many activations for each token."""
+        self._weights.append(weight)
+        for known, some in zip(self._activations, activations, strict=True):
+            known.append(some)
+
+    def result(self) -> list["Value"]:
+        """Returns the sums, <lanes x i32> for each token."""
+        return [
+            self._e.dot(start, self._weights, activations, *self._range)
+            for start, activations in zip(self._starts, self._activations, strict=True)
+        ]
+
+
+class InterleavedDots:
+    """Sums to which an instruction adds a product (AVX-512-VNNI, AVX-VNNI): see GatheredDots."""
+
+    def __init__(self, e: "Emitter", starts: Sequence["Value"], limit: int, signed: bool) -> None:
+        self._e, self._sums, self._range = e, list(starts), (limit, signed)
+        self._is_first = True
+
+    def fence(self, address: "Value") -> "Value":
+        """Returns the address; what is loaded through it is loaded after all that was added."""
+        if not self._is_first:
+            *self._sums, address = self._e.fence([*self._sums, address])
+        return address
+
+    def add(self, weight: "Value", activations: Sequence["Value"]) -> None:
+        """Adds four columns: <4*lanes x i8> weights, and as many activations for each token."""
+        self._is_first = False
+        for t, some in enumerate(activations):
+            self._sums[t] = self._e.dot(self._sums[t], [weight], [some], *self._range)
+
+    def result(self) -> list["Value"]:
+        """Returns the sums, <lanes x i32> for each token."""
+        return self._sums
+
+
 class UnsignedDots:
-    """Sums of unsigned weights times int8 activations, in int16 as long as these have room.
+    """Sums of unsigned weights times int8 activations on AVX2, in int16 while these have room.
 
     ``limit`` is the largest weight.
     """
@@ -59,7 +114,7 @@ class UnsignedDots:
 
 
 class SignedDots:
-    """Sums of signed weights times activations that are int16 already, two columns at a time.
+    """Sums of signed weights times activations that are int16 already, two at a time, on AVX2.
 
     AVX2's product of bytes takes signed weights only by a detour for every activation.
     """

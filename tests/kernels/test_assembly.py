@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeqwen.formats import FORMATS, Q4_0, Q8_0, Format, Tiling
+from edgeqwen.formats import FORMATS, Q4_0, Q4_K, Q6_K, Q8_0, Format, Tiling
 from edgeqwen.formats.integer import IntegerFormat
 from edgeqwen.formats.iq4 import TableFormat
+from edgeqwen.kernels import gemv
 from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.simd.isa import ISAS, NEON, Isa
 from tests.kernels.arm_loops import assembly, loop
@@ -21,7 +22,7 @@ from tests.simd.processes import answer, start
 PROGRAM = """
 import json
 from numba import typeof, types
-from edgeqwen.formats import Q4_0, Q8_0
+from edgeqwen.formats import Q4_0, Q4_K, Q6_K, Q8_0
 from edgeqwen.kernels.attention import attention_many
 from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.kernels.gemm import gemm
@@ -34,6 +35,8 @@ for f in (Q4_0, Q8_0):
     wanted[f.name + " gemv"] = gemv, f.gemv_tiling(isa)
     wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
 if isa.name == "avx512-vnni":
+    for f in (Q4_K, Q6_K):
+        wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
     wanted["attention"] = attention_many, attention_shape(isa, 64, 7, False, "f16")
 found = {{}}
 for name, (kernel, token) in wanted.items():
@@ -121,6 +124,32 @@ def test_nothing_is_spilled_on_avx512(
     code = codes["avx512-vnni"][f"{format_.name} {kernel}"]
     assert inner_loop(code, "vpdpbusd", r"zmm.*\(%rsp|\(%rsp.*zmm").spills == []
     assert "%rsp, %rbp" not in code  # rbp is a register like any other, no second way to the stack
+
+
+def test_minima_are_not_spilled_on_avx512(codes: dict[str, dict[str, str]]) -> None:
+    code = codes["avx512-vnni"]["Q4_K gemm"]
+    assert inner_loop(code, "vpdpbusd", r"zmm.*\(%rsp|\(%rsp.*zmm").spills == []
+
+
+def test_only_totals_are_spilled_where_a_block_has_two_scales(
+    codes: dict[str, dict[str, str]],
+) -> None:
+    """Two sums and a total for each token are more than 32 registers: some totals wait."""
+    code = codes["avx512-vnni"]["Q6_K gemm"]
+    found = inner_loop(code, "vpdpbusd", r"zmm.*\(%rsp|\(%rsp.*zmm")
+    assert len(found.spills) <= 2 * tiling_of(ISAS["avx512-vnni"], Q6_K, "gemm").n_tokens
+
+
+@each_x86
+@each_format
+def test_gemv_asks_for_memory_ahead(
+    codes: dict[str, dict[str, str]], isa: Isa, format_: Format
+) -> None:
+    """Every line of a block that comes later, into the second-level cache, then into the first."""
+    found = inner_loop(codes[isa.name][f"{format_.name} gemv"], isa.dot, "none")
+    lines = -(-format_.block_bytes // gemv.LINE_BYTES)
+    assert [level for _, level in gemv.AHEAD] == [2, 1]
+    assert (found.count("prefetcht1"), found.count("prefetcht0")) == (lines, lines)
 
 
 @each_format

@@ -55,6 +55,8 @@ def test_divergence_of_llama_cpp(type: str, tmp_path: Path) -> None:
     assert found.kl_p99 == pytest.approx(np.quantile(kl, 0.99), rel=0.1)
     assert found.same_top.mean == pytest.approx(same_top, abs=0.003)
     assert found.nll_a.mean == pytest.approx(nll_a.mean(), abs=1e-4)
-    assert found.nll_change.mean == pytest.approx((nll_b - nll_a).mean(), abs=5e-4)
+    # Roundings of activations alone change it by up to a quarter of its standard error.
+    change = (nll_b - nll_a).mean()
+    assert found.nll_change.mean == pytest.approx(change, abs=found.nll_change.se / 2)
     error = np.std(nll_b - nll_a, ddof=1) / math.sqrt(N_TOKENS - 1)
     assert found.nll_change.se == pytest.approx(error, rel=0.2)

@@ -121,12 +121,14 @@ def ours_greedy(engine: Engine, tokens: list[int]) -> list[int]:
 
 
 def theirs_greedy(model: Any, tokens: list[int]) -> list[int]:
-    chosen: list[int] = []
-    cache, step = None, tokens
-    with torch.no_grad():
-        while len(chosen) < N_GREEDY:
-            out = model(torch.tensor([step]), past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            chosen.append(int(out.logits[0, -1].argmax()))
-            step = chosen[-1:]
+    # Instead of the checkpoint's, which penalises repetitions, and ends texts at some tokens.
+    model.generation_config = transformers.GenerationConfig(pad_token_id=0)
+    prompt = torch.tensor([tokens])
+    found = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        max_new_tokens=N_GREEDY,
+    )
+    chosen: list[int] = found[0, len(tokens) :].tolist()
     return chosen

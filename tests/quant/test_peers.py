@@ -24,7 +24,9 @@ INTEGER_BUDGET = 5e-3
 
 @pytest.mark.parametrize("type", TYPES)
 def test_llama_cpp(tmp_path: Path, type: str) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="reads files with llama-cpp-python")
+    pytest.importorskip("llama_cpp", reason="reads files with llama-cpp-python")
+    from benchmarks.llama import LlamaCpp, llama_cpp
+
     # Plain weights: the roundings of the runtime aren't what is compared here.
     folder = write_checkpoint(tmp_path / "a", k_bias_norm=2.0, outlier_channels=0, tied=False)
     path = tmp_path / "x.gguf"
@@ -33,18 +35,14 @@ def test_llama_cpp(tmp_path: Path, type: str) -> None:
         config = file.config()
     tokens = np.random.default_rng(0).integers(0, 400, 48).tolist()
     expected = Qwen2(config, read_weights(path)).logits(tokens)
-    model = llama_cpp.Llama(
-        str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, type_k=0, type_v=0
-    )
-    try:
-        model.eval(tokens)
-        found = np.array(model.scores[: len(tokens)])
+    with LlamaCpp(path, n_threads=1, n_context=64, all_logits=True, float_cache=True) as model:
+        found = model.logits(tokens)
         assert kl_divergence(expected, found).mean() < BUDGET.get(type, INTEGER_BUDGET)
-        theirs = model.tokenize(TEXT.encode(), add_bos=True, special=True)
+        theirs = model.tokenize(TEXT, allow_special=True)
         assert theirs == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
-        assert model.token_eos() == model.tokenize(b"<|im_end|>", add_bos=False, special=True)[0]
-    finally:
-        model.close()
+        assert not llama_cpp.llama_vocab_get_add_bos(model.vocab)
+        end = llama_cpp.llama_vocab_eos(model.vocab)
+        assert [end] == model.tokenize("<|im_end|>", allow_special=True)
 
 
 def test_saved_by_transformers(tmp_path: Path) -> None:
