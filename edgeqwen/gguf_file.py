@@ -88,9 +88,10 @@ class GgufFile:
         """
         return self._places[name].data(self.tensor(name))
 
-    def release(self, name: str) -> None:
-        """Lets the system take back the memory of a tensor's pages; reading loads them again."""
-        self._places[name].release(self.tensor(name))
+    def release(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Lets the system take back the memory of a tensor's bytes; reading loads them again."""
+        tensor = self.tensor(name)
+        self._places[name].release(tensor, start, tensor.n_bytes if stop is None else stop)
 
     def tensor(self, name: str) -> TensorInfo:
         """Returns a tensor of the network by its name, q, k and v also where the file fuses them.

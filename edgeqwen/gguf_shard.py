@@ -72,16 +72,17 @@ class GgufShard:
             )
         return self._bytes[tensor.offset : tensor.offset + tensor.n_bytes]
 
-    def release(self, tensor: TensorInfo) -> None:
-        """Lets the system take back the memory of a tensor's pages; reading loads them again."""
+    def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
+        """Lets the system take back the memory of bytes [start, stop) of a tensor.
+
+        Reading them loads them again, and so it does what else is in their pages.
+        """
         if self._mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        # Only whole pages: those at the ends may hold parts of other tensors.
-        start = -(-tensor.offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (tensor.offset + tensor.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < stop:
+        first = (tensor.offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        if tensor.offset + stop > first:
             with contextlib.suppress(OSError):
-                self._mapping.madvise(mmap.MADV_DONTNEED, start, stop - start)
+                self._mapping.madvise(mmap.MADV_DONTNEED, first, tensor.offset + stop - first)
 
     def close(self) -> None:
         """Gives the mapping back, once no view of it is left; may be called twice."""

@@ -61,9 +61,7 @@ class GgufCheckpoint:
         return self._file.data(tensor.name)[first * tensor.row_bytes : stop * tensor.row_bytes]
 
     def release(self, tensor: SourceTensor, first: int, stop: int) -> None:
-        # The file lets go of whole tensors only.
-        if stop == tensor.n_rows:
-            self._file.release(tensor.name)
+        self._file.release(tensor.name, first * tensor.row_bytes, stop * tensor.row_bytes)
 
     def close(self) -> None:
         self._file.close()

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.calibrate.store import CalibratedCheckpoint
 from edgeqwen.quant.calibrate.walk import Calibration
+from edgeqwen.quant.calibrate.workers import Workers
 from edgeqwen.quant.calibrate.workspace import Workspace
 from edgeqwen.quant.checkpoint import Checkpoint
 
@@ -46,4 +47,7 @@ def calibrated(
     Raises what conversion raises, and EdgeqwenError where the folder is full.
     """
     with Workspace(folder) as workspace:
-        yield Calibration(checkpoint, types, windows, workspace, n_threads, progress).run()
+        with Workers(n_threads) as workers:
+            walk = Calibration(checkpoint, types, windows, workspace, workers, progress)
+            result = walk.run()
+        yield result

@@ -21,7 +21,7 @@ _SLAB = 256
 def round_rows(
     scheme: Scheme, weights: Floats, parts: Sequence[Part]
 ) -> tuple[Bytes, Floats] | None:
-    """Rounds float32 [rows][columns].
+    """Rounds float32 [rows][columns], the columns of parts that lie side by side.
 
     Returns the blocks' bytes, uint8 [rows][blocks][bytes of a block], and the weights that they
     mean, float32 [rows][columns]; None where a weight isn't finite, or too large for the type.
@@ -30,18 +30,19 @@ def round_rows(
     block = scheme.type.block_size
     out = np.empty((n_rows, columns // block, scheme.type.type_size), np.uint8)
     rounded = np.empty_like(weights)
+    before = parts[0].first
     for part in parts:
-        source = weights[:, part.first : part.stop]
+        source = weights[:, part.first - before : part.stop - before]
         target = source + source @ part.drift
         for first in range(0, part.stop - part.first, _SLAB):
             stop = min(first + _SLAB, part.stop - part.first)
-            at = part.first + first
+            at, end = part.first - before + first, part.first - before + stop
             errors = _round_slab(
                 scheme,
                 target[:, first:stop].copy(),
                 part.factor[first:stop, first:stop].copy(),
-                out[:, at // block : (part.first + stop) // block],
-                rounded[:, at : part.first + stop],
+                out[:, at // block : end // block],
+                rounded[:, at:end],
             )
             if errors is None:
                 return None

@@ -1,14 +1,14 @@
 """Calibrates a model: the text goes through it layer by layer, and each is rounded on the way.
 
 Two streams run side by side: ``source``, the activations that the unquantized network has, and
-``quantized``, those of the network as rounded so far. Memory holds one product's statistics and
-some rows of a matrix; activations, float32 [n_tokens][...] of both streams, and the encoded
-matrices lie in a workspace on the disk.
+``quantized``, those of the network as rounded so far. Memory holds the statistics of one part of a
+matrix's columns, or of two, and some rows of it; activations, float32 [n_tokens][...] of both
+streams, and the encoded matrices lie in a workspace on the disk.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.calibrate.network import Attention, rms_norm, swiglu
 from edgeqwen.quant.calibrate.rounding import round_rows
-from edgeqwen.quant.calibrate.statistics import Part, Statistics
+from edgeqwen.quant.calibrate.statistics import Part, parts
 from edgeqwen.quant.calibrate.store import CalibratedCheckpoint
+from edgeqwen.quant.calibrate.workers import Workers
 from edgeqwen.quant.calibrate.workspace import Workspace
 from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
 from edgeqwen.quant.decode import rows_as_floats, to_floats
@@ -27,13 +28,15 @@ from edgeqwen.quant.rows import unsound_rows
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-# Called for some rows of a matrix, with their first: the source's weights and the rounded ones.
-Use = Callable[[int, Floats, Floats], None]
+# Given some rows of a matrix that were rounded, and where they begin, what they are needed for: the
+# work for one stream, with the weights that it has, and some tokens.
+Use = Callable[[int, int, slice, Floats], None]
 
 # Rows of a matrix that a thread rounds at a time.
 _ROWS = 256
-# Tokens whose activations are in memory at a time.
-_TOKENS = 2048
+# Activations that a thread has in memory at a time, at most, and tokens.
+_ACTIVATIONS = 1 << 22
+_MOST_TOKENS = 2048
 
 
 def is_calibrated(tensor: SourceTensor) -> bool:
@@ -53,11 +56,11 @@ class Calibration:
         types: Mapping[str, GgmlType],
         tokens: npt.NDArray[np.int64],
         workspace: Workspace,
-        n_threads: int,
+        workers: Workers,
         progress: Callable[[int], None],
     ) -> None:
         self._checkpoint, self._types, self._tokens = checkpoint, types, tokens
-        self._workspace, self._n_threads = workspace, n_threads
+        self._workspace, self._workers = workspace, workers
         self._progress, self._done = progress, 0
         self._tensors = {tensor.name: tensor for tensor in checkpoint.tensors}
         self._encoded: dict[str, tuple[SourceTensor, Bytes]] = {}
@@ -77,12 +80,10 @@ class Calibration:
 
     def run(self) -> CalibratedCheckpoint:
         """Rounds all matrices of all layers; the others are left to plain conversion."""
-        # Activations that overflow are found, and named, in their statistics.
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._embed()
-            for i in range(self._checkpoint.config.n_layers):
-                self._attention_block(f"blk.{i}.")
-                self._feed_forward(f"blk.{i}.")
+        self._embed()
+        for i in range(self._checkpoint.config.n_layers):
+            self._attention_block(f"blk.{i}.")
+            self._feed_forward(f"blk.{i}.")
         return CalibratedCheckpoint(self._checkpoint, self._encoded)
 
     def _activations(self, size: int) -> Floats:
@@ -101,114 +102,149 @@ class Calibration:
 
     def _attention_block(self, layer: str) -> None:
         self._norm(layer + "attn_norm.weight")
-        statistics = self._statistics(self._normed)
+        known = list(self._parts(self._normed))
         column = 0
-        parts = list(statistics.parts())
         for name in ("attn_q", "attn_k", "attn_v"):
             tensor = self._tensors[f"{layer}{name}.weight"]
             bias = self._vector(f"{layer}{name}.bias")
-            self._round(tensor, parts, self._product(self._normed, self._qkv, column, bias))
+            self._round(tensor, known, self._product(self._normed, self._qkv, column, bias))
             column += tensor.n_rows
-        del parts
+        del known
         length = self._tokens.shape[1]
-        for stream in range(2):
-            for first in range(0, self._tokens.size, length):
-                window = slice(first, first + length)
-                self._mixed[stream, window] = self._attention(self._qkv[stream, window])
+        windows = (slice(first, first + length) for first in range(0, self._tokens.size, length))
+        self._for_tokens(windows, self._attend)
         self._add(layer + "attn_output.weight", self._mixed)
+
+    def _attend(self, stream: int, window: slice) -> None:
+        self._mixed[stream, window] = self._attention(self._qkv[stream, window])
 
     def _feed_forward(self, layer: str) -> None:
         self._norm(layer + "ffn_norm.weight")
-        parts = list(self._statistics(self._normed).parts())
+        known = list(self._parts(self._normed))
         gate, up = (self._tensors[f"{layer}ffn_{name}.weight"] for name in ("gate", "up"))
-        self._round(gate, parts, self._product(self._normed, self._hidden, 0, None))
+        self._round(gate, known, self._product(self._normed, self._hidden, 0, None))
 
-        def multiply(row: int, source: Floats, rounded: Floats) -> None:
-            rows = slice(row, row + len(source))
-            for stream, weights in enumerate((source, rounded)):
-                for tokens in self._batches():
-                    gates = self._hidden[stream, tokens, rows]
-                    ups = self._normed[stream, tokens] @ weights.T
-                    self._hidden[stream, tokens, rows] = swiglu(gates, ups)
+        def multiply(row: int, stream: int, tokens: slice, weights: Floats) -> None:
+            rows = slice(row, row + len(weights))
+            ups = self._normed[stream, tokens] @ weights.T
+            self._hidden[stream, tokens, rows] = swiglu(self._hidden[stream, tokens, rows], ups)
 
-        self._round(up, parts, multiply)
-        del parts
+        self._round(up, known, multiply)
+        del known
         self._add(layer + "ffn_down.weight", self._hidden)
 
     def _norm(self, name: str) -> None:
         weight, epsilon = self._vector(name), self._checkpoint.config.rms_norm_eps
-        for stream in range(2):
-            for tokens in self._batches():
-                self._normed[stream, tokens] = rms_norm(self._x[stream, tokens], weight, epsilon)
+
+        def normalize(stream: int, tokens: slice) -> None:
+            self._normed[stream, tokens] = rms_norm(self._x[stream, tokens], weight, epsilon)
+
+        self._for_tokens(self._batches(len(weight)), normalize)
 
     def _add(self, name: str, inputs: Floats) -> None:
-        """x += inputs times the matrix, which is rounded first."""
-        parts = list(self._statistics(inputs).parts())
+        """x += inputs times the matrix, which is rounded first, part by part."""
+        tensor = self._tensors[name]
+        whole = self._types[name] not in SCHEMES
+        for part in (None,) if whole else self._parts(inputs):
+            columns = slice(None) if part is None else slice(part.first, part.stop)
+            known = () if part is None else (part,)
 
-        def add(row: int, source: Floats, rounded: Floats) -> None:
-            rows = slice(row, row + len(source))
-            for stream, weights in enumerate((source, rounded)):
-                for tokens in self._batches():
-                    self._x[stream, tokens, rows] += inputs[stream, tokens] @ weights.T
+            def add(
+                row: int, stream: int, tokens: slice, weights: Floats, columns: slice = columns
+            ) -> None:
+                rows = slice(row, row + len(weights))
+                self._x[stream, tokens, rows] += inputs[stream, tokens, columns] @ weights.T
 
-        self._round(self._tensors[name], parts, add)
+            self._round(tensor, known, add)
+            del part, known  # before the next one is computed
 
     def _product(self, inputs: Floats, outputs: Floats, column: int, bias: Floats | None) -> Use:
-        def multiply(row: int, source: Floats, rounded: Floats) -> None:
-            columns = slice(column + row, column + row + len(source))
-            for stream, weights in enumerate((source, rounded)):
-                for tokens in self._batches():
-                    product = inputs[stream, tokens] @ weights.T
-                    if bias is not None:
-                        product += bias[row : row + len(source)]
-                    outputs[stream, tokens, columns] = product
+        def multiply(row: int, stream: int, tokens: slice, weights: Floats) -> None:
+            product = inputs[stream, tokens] @ weights.T
+            if bias is not None:
+                product += bias[row : row + len(weights)]
+            columns = slice(column + row, column + row + len(weights))
+            outputs[stream, tokens, columns] = product
 
         return multiply
 
-    def _statistics(self, inputs: Floats) -> Statistics:
-        statistics = Statistics(inputs.shape[2])
-        for tokens in self._batches():
-            statistics.add(inputs[0, tokens], inputs[1, tokens])
-        return statistics
+    def _parts(self, inputs: Floats) -> Iterator[Part]:
+        """Yields what the inputs of both streams, float32 [2][n_tokens][columns], tell."""
 
-    def _batches(self) -> Iterator[slice]:
-        for first in range(0, self._tokens.size, _TOKENS):
-            yield slice(first, first + _TOKENS)
+        def batches(columns: slice) -> Iterator[tuple[Floats, Floats]]:
+            for tokens in self._batches(columns.stop - columns.start):
+                yield inputs[0, tokens, columns], inputs[1, tokens, columns]
+                self._workspace.release()
 
-    def _round(self, tensor: SourceTensor, parts: Sequence[Part], use: Use) -> None:
-        """Rounds a matrix on all threads, keeps what was encoded, and lets its rows be used."""
+        return parts(inputs.shape[2], batches, self._workers)
+
+    def _batches(self, columns: int) -> Iterator[slice]:
+        """Yields tokens, of whose activations there are so many."""
+        step = max(1, min(_MOST_TOKENS, _ACTIVATIONS // columns))
+        for first in range(0, self._tokens.size, step):
+            yield slice(first, min(first + step, self._tokens.size))
+
+    def _for_tokens(self, some: Iterable[slice], work: Callable[[int, slice], None]) -> None:
+        """Does the work for both streams and tokens after tokens, on all threads."""
+        pieces = [functools.partial(work, stream, tokens) for tokens in some for stream in (0, 1)]
+        n = self._workers.n_threads
+        for first in range(0, len(pieces), n):
+            self._workers.do(pieces[first : first + n])
+            self._workspace.release()
+
+    def _round(self, tensor: SourceTensor, known: Sequence[Part], use: Use) -> None:
+        """Rounds the columns of parts of a matrix, keeps them encoded, and lets them be used.
+
+        All of them where nothing is ``known`` of their inputs: then, each weight by itself.
+        """
         type = self._types[tensor.name]
-        target = dataclasses.replace(tensor, type=type)
-        n_bytes = tensor.n_rows * target.row_bytes
-        encoded, self._room = self._room[:n_bytes], self._room[n_bytes:]
-        stored = encoded.reshape(tensor.n_rows, -1)
+        first_column, stop_column = 0, tensor.shape[-1]
+        if known:
+            first_column, stop_column = known[0].first, known[-1].stop
+        stored = self._stored(tensor)[
+            :, type.n_bytes((first_column,)) : type.n_bytes((stop_column,))
+        ]
 
         def work(first: int) -> tuple[Floats, Bytes, Floats]:
             stop = min(first + _ROWS, tensor.n_rows)
-            weights = self._floats(tensor, first, stop)
+            weights = self._floats(tensor, first, stop)[:, first_column:stop_column]
             if type is tensor.type and type.block_size > 1:
                 # Nothing is nearer to blocks than themselves.
                 same = self._checkpoint.rows(tensor, first, stop).reshape(stop - first, -1)
-                return weights, same, weights
+                first_byte = type.n_bytes((first_column,))
+                return weights, same[:, first_byte : first_byte + stored.shape[1]], weights
             if type not in SCHEMES:
                 return weights, *self._plainly_rounded(tensor, type, first, weights)
-            found = round_rows(SCHEMES[type], weights, parts)
+            found = round_rows(SCHEMES[type], weights, known)
             if found is None:
                 raise unsound_rows(tensor, first, weights, type)
             return weights, found[0].reshape(len(weights), -1), found[1]
 
-        with ThreadPoolExecutor(self._n_threads) as pool:
-            starts = range(0, tensor.n_rows, _ROWS)
-            for batch in range(0, len(starts), self._n_threads):
-                some = starts[batch : batch + self._n_threads]
-                for first, done in zip(some, pool.map(work, some), strict=True):
-                    weights, blocks, rounded = done
-                    stored[first : first + len(weights)] = blocks
-                    use(first, weights, rounded)
-                    self._done += blocks.nbytes
-                    self._progress(self._done)
-        self._checkpoint.release(tensor, 0, tensor.n_rows)
-        self._encoded[tensor.name] = target, encoded
+        n, starts = self._workers.n_threads, range(0, tensor.n_rows, _ROWS)
+        for batch in range(0, len(starts), n):
+            some = starts[batch : batch + n]
+            done = self._workers.do(functools.partial(work, first) for first in some)
+            self._checkpoint.release(tensor, some[0], min(some[-1] + _ROWS, tensor.n_rows))
+            for first, (weights, blocks, rounded) in zip(some, done, strict=True):
+                stored[first : first + len(weights)] = blocks
+                of_streams = weights, rounded
+                self._for_tokens(
+                    self._batches(max(weights.shape)),
+                    lambda stream, tokens, row=first, both=of_streams: use(
+                        row, stream, tokens, both[stream]
+                    ),
+                )
+                self._done += blocks.nbytes
+                self._progress(self._done)
+
+    def _stored(self, tensor: SourceTensor) -> Bytes:
+        """Returns the room for a matrix's blocks, uint8 [rows][bytes of a row]."""
+        if tensor.name not in self._encoded:
+            target = dataclasses.replace(tensor, type=self._types[tensor.name])
+            n_bytes = tensor.n_rows * target.row_bytes
+            self._encoded[tensor.name] = target, self._room[:n_bytes]
+            self._room = self._room[n_bytes:]
+        return self._encoded[tensor.name][1].reshape(tensor.n_rows, -1)
 
     def _plainly_rounded(
         self, tensor: SourceTensor, type: GgmlType, first: int, weights: Floats

@@ -22,6 +22,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: list[Any] = []
+        self._maps: list[mmap.mmap] = []
 
     def __enter__(self) -> "Workspace":
         return self
@@ -34,6 +35,7 @@ class Workspace:
     ) -> None:
         for file in self._files:
             file.close()
+        self._maps.clear()
 
     def array(self, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
         """Returns an array of zeros."""
@@ -47,9 +49,19 @@ class Workspace:
             else:
                 file.truncate(n_bytes)
             memory = mmap.mmap(file.fileno(), n_bytes)
+            self._maps.append(memory)
         except OSError as error:
             raise EdgeqwenError(
                 f"{self._folder}: no room for {n_bytes / 1e6:.0f} MB of activations "
                 f"({error.strerror}); free some, calibrate with fewer tokens, or write elsewhere"
             ) from None
         return np.frombuffer(memory, dtype, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+    def release(self) -> None:
+        """Gives up the memory that arrays take: what they hold is in their files, and comes back.
+
+        Without it, the system would keep all that was touched until it runs short of memory.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for memory in self._maps:
+                memory.madvise(mmap.MADV_DONTNEED)

@@ -12,7 +12,7 @@ from benchmarks import kernel_speed, kernel_tapes, machine
 from benchmarks.kernel_page import page
 from benchmarks.kernel_tapes import aligned, fill, matrices, record_products, record_read
 from edgeqwen.executor import Team
-from edgeqwen.formats import Q4_0, Q6_K
+from edgeqwen.formats import Q4_0, Q5_1, Q6_K
 from tests.benchmarks.tables import rows
 from tests.formats.packing import dequantized, weights_of
 
@@ -27,7 +27,7 @@ def test_matrices_follow_one_another_and_end_with_the_last_shape() -> None:
     assert ends[-1] == 2 * (48 * 256 + 32 * 512) * 18 // 32 >= 20_000
 
 
-def test_tapes_compute_the_products_and_the_sums() -> None:
+def test_tapes_compute_the_products() -> None:
     planned = matrices(Q6_K, SHAPES, 1)
     memory = aligned(planned[-1].address + planned[-1].n_bytes)
     fill(memory, planned)
@@ -42,7 +42,15 @@ def test_tapes_compute_the_products_and_the_sums() -> None:
                 x = rng.standard_normal((n_tokens, n_columns), np.float32)
                 expected = np.tile(x @ weights.T, n_rows // 16)
                 np.testing.assert_allclose(output, expected, atol=0.02 * np.abs(expected).max())
-        read, sums = record_read(planned, address, team)
+
+
+def test_a_plain_read_adds_up_all_words() -> None:
+    # Tiles of 384 bytes: whole vectors on every instruction set.
+    planned = matrices(Q5_1, SHAPES, 1)
+    memory = aligned(planned[-1].address + planned[-1].n_bytes)
+    fill(memory, planned)
+    with closing(Team(2)) as team:
+        read, sums = record_read(planned, memory.ctypes.data, team)
         read.run(team)
         words = memory.view(np.uint32).sum(dtype=np.uint32)
         assert sums.view(np.uint32).sum(dtype=np.uint32) == words

@@ -1,12 +1,15 @@
 """What rounding knows of a product's inputs, against linear algebra in float64."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from edgeqwen.errors import UnsupportedError
 from edgeqwen.quant.calibrate import statistics
-from edgeqwen.quant.calibrate.statistics import Part, Statistics
+from edgeqwen.quant.calibrate.statistics import Part, parts
+from edgeqwen.quant.calibrate.workers import Workers
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -22,11 +25,14 @@ def inputs(n_tokens: int, columns: int, seed: int = 0) -> tuple[Floats, Floats]:
     return source.astype(np.float32), drifted.astype(np.float32)
 
 
-def collected(source: Floats, quantized: Floats) -> list[Part]:
-    found = Statistics(source.shape[1])
-    for first in range(0, len(source), 100):
-        found.add(source[first : first + 100], quantized[first : first + 100])
-    return list(found.parts())
+def collected(source: Floats, quantized: Floats, n_threads: int = 2) -> list[Part]:
+    def batches(columns: slice) -> Iterator[tuple[Floats, Floats]]:
+        for first in range(0, len(source), 100):
+            tokens = slice(first, first + 100)
+            yield source[tokens, columns], quantized[tokens, columns]
+
+    with Workers(n_threads) as workers:
+        return list(parts(source.shape[1], batches, workers))
 
 
 def damped(quantized: Floats) -> Doubles:
@@ -52,9 +58,9 @@ def check(part: Part, source: Floats, quantized: Floats) -> None:
     np.testing.assert_allclose(part.drift, drift, atol=1e-4 * np.abs(drift).max())
 
 
-@pytest.mark.parametrize("columns", [32, 96, 320])
+@pytest.mark.parametrize("columns", [32, 96, 320, 1120])
 def test_factor_and_drift(columns: int) -> None:
-    source, quantized = inputs(700, columns)
+    source, quantized = inputs(columns + 400, columns)
     (part,) = collected(source, quantized)
     assert (part.first, part.stop) == (0, columns)
     assert part.factor.dtype == part.drift.dtype == np.float32
@@ -74,6 +80,13 @@ def test_drifted_targets_give_the_source_s_outputs() -> None:
     assert after < before - 0.5 * (before - least)
 
 
+def test_the_same_on_any_number_of_threads() -> None:
+    source, quantized = inputs(900, 1120)
+    (one,), (three,) = (collected(source, quantized, n) for n in (1, 3))
+    np.testing.assert_array_equal(one.factor, three.factor)
+    np.testing.assert_array_equal(one.drift, three.drift)
+
+
 def test_no_drift() -> None:
     source, _ = inputs(300, 64)
     (part,) = collected(source, source)
@@ -83,10 +96,10 @@ def test_no_drift() -> None:
 def test_long_rows_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "MOST_COLUMNS", 512)
     source, quantized = inputs(1500, 1120)
-    parts = collected(source, quantized)
+    found = collected(source, quantized)
     # Of about the same size, but whole superblocks.
-    assert [(part.first, part.stop) for part in parts] == [(0, 512), (512, 1024), (1024, 1120)]
-    for part in parts:
+    assert [(part.first, part.stop) for part in found] == [(0, 512), (512, 1024), (1024, 1120)]
+    for part in found:
         check(part, source, quantized)
 
 
