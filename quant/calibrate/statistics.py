@@ -20,8 +20,8 @@ Floats = npt.NDArray[np.float32]
 # [n_tokens][columns] as the source has it, and as the quantized network has it.
 Inputs = Callable[[slice], Iterable[tuple[Floats, Floats]]]
 
-# Of more columns than this, parts are looked at by themselves: an upper bound on memory, 400 MB, for
-# the longest rows. It is a multiple of a superblock, and takes the 0.5B's rows whole.
+# Of more columns than this, parts are looked at by themselves: an upper bound on memory, 400 MB,
+# for the longest rows. It is a multiple of a superblock, and takes the 0.5B's rows whole.
 MOST_COLUMNS = 4864
 _SUPERBLOCK = 256
 # What is added to the diagonal, by its own size: a text is only a sample.

@@ -227,13 +227,8 @@ class Calibration:
             self._checkpoint.release(tensor, some[0], min(some[-1] + _ROWS, tensor.n_rows))
             for first, (weights, blocks, rounded) in zip(some, done, strict=True):
                 stored[first : first + len(weights)] = blocks
-                of_streams = weights, rounded
-                self._for_tokens(
-                    self._batches(max(weights.shape)),
-                    lambda stream, tokens, row=first, both=of_streams: use(
-                        row, stream, tokens, both[stream]
-                    ),
-                )
+                work_of = functools.partial(_use_of_stream, use, first, (weights, rounded))
+                self._for_tokens(self._batches(max(weights.shape)), work_of)
                 self._done += blocks.nbytes
                 self._progress(self._done)
 
@@ -265,3 +260,9 @@ class Calibration:
     def _vector(self, name: str) -> Floats:
         values: Floats = self._floats(self._tensors[name], 0, 1)[0]
         return values
+
+
+def _use_of_stream(
+    use: Use, row: int, weights: tuple[Floats, Floats], stream: int, tokens: slice
+) -> None:
+    use(row, stream, tokens, weights[stream])

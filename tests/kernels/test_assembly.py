@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeqwen.formats import FORMATS, Q4_0, Q4_K, Q6_K, Q8_0, Format, Tiling
+from edgeqwen.formats import FORMATS, Q4_0, Q6_K, Q8_0, Format, Tiling
 from edgeqwen.formats.integer import IntegerFormat
 from edgeqwen.formats.iq4 import TableFormat
 from edgeqwen.kernels import gemv
