@@ -57,38 +57,58 @@ def imatrix(
     """Collect from a text how much each column of a model's weights matters, for quantizing it.
 
     The text is read in windows. Ctrl-C ends it early and keeps what was collected so far; every
-    10 windows that is written, too.
+    10 windows that is written, too. Files that are combined are compared with MODEL, if one is
+    named.
     """
-    from edgeqwen.quant.atomic_file import check_writable
-    from edgeqwen.quant.imatrix import Imatrix
+    from edgeqwen.cli.loading import load_model, named_or_built_in
+    from edgeqwen.errors import OptionError
+    from edgeqwen.gguf_file import GgufFile
+    from edgeqwen.quant.imatrix_use import check_imatrix, read_imatrix
+    from edgeqwen.quant.output_check import check_outputs
 
     if file is None and not inputs:
         raise typer.BadParameter("give a text to read (-f TEXT), or files to combine (--in)")
-    check_writable(output)
-    earlier = [Imatrix.read(path) for path in inputs or ()]
     if file is None:
+        _check_no_text_is_meant(context, chunks, process_output, special)
+    read = [(path, "one of the files to add (--in)") for path in inputs or ()]
+    if file is not None and str(file) != "-":
+        read.append((file, "the text"))
+    path = None if file is None and model is None else named_or_built_in(model)
+    matrices: dict[str, int] = {}
+    if path is not None:
+        with GgufFile.open(path) as opened:
+            config = opened.config()
+            read += [(part, "a file of the model") for part in opened.paths]
+        shapes = config.expected_tensors()
+        matrices = {name: shape[1] for name, shape in shapes.items() if len(shape) == 2}
+    check_outputs([output], read)
+    earlier = [read_imatrix(path) for path in inputs or ()]
+    notes: list[str] = []
+    if path is not None:
+        notes += [note for found in earlier for note in check_imatrix(found, matrices, path)]
+    if path is None or file is None:
         *others, last = earlier
-        _write(last.merged(others), output)
+        _write(last.merged(others), output, notes)
         return
 
     from edgeqwen.cli.interrupts import first_ctrl_c
-    from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.progress import count_bar
     from edgeqwen.cli.terminal import valid_unicode
     from edgeqwen.cli.text_file import read_text
 
-    path = named_or_built_in(model)
-    _check_apart(output, (path, file))
     text = read_text(file)
     # Not before: it brings Numba, for which a misspelled name shouldn't have to wait.
-    from edgeqwen.importance import collect
+    from edgeqwen.importance import CONTEXT, collect
 
+    if not text:
+        least = context or min(CONTEXT, config.max_context)
+        raise OptionError(
+            f"{'standard input' if str(file) == '-' else file}: is empty, expected a text of at "
+            f"least {least} tokens, a window; give more text"
+        )
     stopped = threading.Event()
     began = time.perf_counter()
     with load_model(path, threads=threads, context=None) as loaded:
-        shapes = loaded.config.expected_tensors()
-        matrices = {name: shape[1] for name, shape in shapes.items() if len(shape) == 2}
-        notes = [note for found in earlier for note in found.check(matrices, str(path))]
         tokens = loaded.tokenizer.encode(text, allow_special=special)
         with first_ctrl_c(stopped.set), count_bar("collecting") as bar:
             found = collect(
@@ -107,13 +127,24 @@ def imatrix(
         raise KeyboardInterrupt
 
 
-def _check_apart(output: Path, read: "Sequence[Path]") -> None:
-    """Refuses to write over what is being read."""
+def _check_no_text_is_meant(
+    context: int | None, chunks: int | None, process_output: bool, special: bool
+) -> None:
+    """Refuses options that would have no effect, for no text is read."""
     from edgeqwen.errors import OptionError
 
-    for path in read:
-        if output.exists() and path.exists() and output.samefile(path):
-            raise OptionError(f"{output}: is what the command reads; choose another output")
+    options = {
+        "--context": context,
+        "--chunks": chunks,
+        "--process-output": process_output,
+        "--special": special,
+    }
+    for name, value in options.items():
+        if value:
+            raise OptionError(
+                f"{name}: says how a text is read, and there is none; give one (-f TEXT), or leave "
+                f"{name} out"
+            )
 
 
 def _write(

@@ -1,5 +1,7 @@
 """``edgeqwen quantize``: a checkpoint becomes a GGUF file."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,15 @@ def _needed(context: typer.Context, output: Path | None) -> Path | None:
     if output is None and not context.params.get("dry_run") and not context.resilient_parsing:
         raise typer.BadParameter("Missing; only --dry-run needs none.")
     return output
+
+
+def _of_a_text(context: typer.Context, n_tokens: int) -> int:
+    """Refuses a number of tokens without the text that they are to be of."""
+    origin = context.get_parameter_source("calibrate_tokens")
+    given = origin is not None and origin.name == "COMMANDLINE"
+    if given and context.params.get("calibrate") is None and not context.resilient_parsing:
+        raise typer.BadParameter("There is no text to calibrate with; give one (--calibrate TEXT).")
+    return n_tokens
 
 
 def quantize(
@@ -45,14 +56,21 @@ def quantize(
     ] = None,
     calibrate: Annotated[
         Path | None,
+        # Before --calibrate-tokens, which depends on it.
         typer.Option(
             metavar="TEXT",
+            is_eager=True,
             help="Round so that errors make up for each other on TEXT, a file in UTF-8, or - for "
             "standard input: the best quality, and slow.",
         ),
     ] = None,
     calibrate_tokens: Annotated[
-        int, typer.Option(min=64, help="Tokens of TEXT that are used, spread over all of it.")
+        int,
+        typer.Option(
+            min=64,
+            callback=_of_a_text,
+            help="Tokens of TEXT that are used, spread over all of it.",
+        ),
     ] = 32768,
     tensor_type: Annotated[
         list[str] | None,
@@ -95,21 +113,21 @@ def quantize(
     """
     from edgeqwen.cli.progress import byte_bar
     from edgeqwen.cli.terminal import clean, clean_line, size_text
-    from edgeqwen.cli.text_file import read_text
     from edgeqwen.errors import OptionError
-    from edgeqwen.quant import check_report, plan, write_report
+    from edgeqwen.quant import plan, write_report
     from edgeqwen.quant import quantize as convert
 
     tensor_types = _tensor_types(tensor_type or [])
+    if dry_run and report is not None:
+        raise OptionError("--report tells of what was written; leave --dry-run out")
+    text, warned = None, set[str]()
+    # Of anything else, the conversion itself makes sure.
+    if dry_run or calibrate is not None or report is not None:
+        text, warned = _look_ahead(source, output, report, imatrix, calibrate, calibrate_tokens)
     if dry_run or output is None:
-        if report is not None:
-            raise OptionError("--report tells of what was written; leave --dry-run out")
         found = plan(source, type, imatrix=imatrix, tensor_types=tensor_types, pad_ffn=pad_ffn)
         print(clean(_as_text(found)))
         return
-    if report is not None:
-        check_report(report, source, output)
-    text = None if calibrate is None else read_text(calibrate)
     with byte_bar(f"{source.name or source} to {type}") as progress:
         done = convert(
             source,
@@ -125,7 +143,8 @@ def quantize(
             progress=progress,
         )
     for note in done.notes:
-        print(clean_line(note))
+        if note not in warned:
+            print(clean_line(note))
     print(
         f"{clean_line(str(output))}: {done.n_weights:,} weights in {size_text(done.n_bytes)}, "
         f"{done.bits_per_weight:.2f} bits per weight, {done.seconds:.1f} s"
@@ -134,6 +153,39 @@ def quantize(
         written = " and ".join(map(str, write_report(done, report)))
         print(f"largest errors, RMSE / RMS: {clean_line(_largest_errors(done))}")
         print(clean_line(written))
+
+
+def _look_ahead(
+    source: Path,
+    output: Path | None,
+    report: Path | None,
+    imatrix: Path | None,
+    calibrate: Path | None,
+    n_tokens: int,
+) -> tuple[str | None, set[str]]:
+    """Looks at all files before any work; returns the text to calibrate with, and the warnings.
+
+    Warnings are printed on standard error: who reads them may still stop what takes hours.
+    """
+    from edgeqwen.cli.terminal import clean_line
+    from edgeqwen.cli.text_file import read_text
+    from edgeqwen.quant.calibration_text import calibration_windows, cautions
+    from edgeqwen.quant.checkpoint import open_checkpoint
+    from edgeqwen.quant.output_check import check_outputs, conversion_inputs
+    from edgeqwen.quant.report_files import report_paths
+
+    written = [] if output is None else [output]
+    if report is not None:
+        written += report_paths(report)
+    with contextlib.closing(open_checkpoint(source)) as checkpoint:
+        check_outputs(written, conversion_inputs(checkpoint.files, imatrix, calibrate))
+        if calibrate is None:
+            return None, set()
+        text = read_text(calibrate)
+        found = cautions(calibration_windows(text, checkpoint, n_tokens))
+    for warning in found:
+        print(clean_line(f"edgeqwen: warning: {warning}"), file=sys.stderr, flush=True)
+    return text, {*found}
 
 
 def _largest_errors(report: "QuantizeReport", n: int = 3) -> str:

@@ -80,10 +80,19 @@ class AtomicFile:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OptionError if no regular file can come to stand at a path."""
+    """Raises OptionError if no regular file can come to stand at a path.
+
+    The folder must be writable, and not a file that stands there: it is replaced.
+    """
     if path.is_dir():
         raise OptionError(f"{path}: is a folder; give the name of a file in it")
     if path.exists() and not path.is_file():
         raise OptionError(f"{path}: exists and is no regular file; choose another output")
-    if not path.resolve().parent.is_dir():
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise OptionError(f"{path}: the folder {path.parent} doesn't exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OptionError(
+            f"{path}: the folder {folder} can't be written to; change its permissions, or choose "
+            "another"
+        )

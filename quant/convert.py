@@ -21,6 +21,7 @@ from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
 from edgeqwen.quant.errors import ErrorSums, TensorErrors
 from edgeqwen.quant.gguf_writer import GgufWriter
 from edgeqwen.quant.imatrix import Imatrix
+from edgeqwen.quant.output_check import check_outputs, conversion_inputs
 from edgeqwen.quant.overrides import Overrides
 from edgeqwen.quant.plan import opened, prepare
 from edgeqwen.quant.recipe import recipe_named
@@ -66,7 +67,8 @@ def quantize(
     appears, or replaces what stood there, only when it is complete. Memory holds the vocabulary and
     a few MB per thread, never a whole tensor; calibration takes more, the longer rows are.
 
-    Raises OptionError for arguments that make no sense, FileFormatError for a source that is
+    Raises OptionError for arguments that make no sense and for an output that is one of the files
+    that are read, FileFormatError for a source that is
     damaged or incomplete, UnsupportedError for one that can't be converted, EdgeqwenError if the
     output can't be written.
     """
@@ -78,11 +80,11 @@ def quantize(
     show = _never_back(progress or _no_progress)
     with contextlib.ExitStack() as stack:
         checkpoint, weights = stack.enter_context(opened(source, pad_ffn=pad_ffn, imatrix=imatrix))
-        _check_apart(output, checkpoint)
+        check_outputs((output,), conversion_inputs(checkpoint.files, imatrix))
         windows = None
         if calibrate is not None:
             windows = calibration_windows(calibrate, checkpoint, calibrate_tokens)
-            weights = weights.with_calibration(windows.size)
+            weights = weights.with_calibration(windows)
         plan, writer = prepare(checkpoint, source, output, recipe, overrides, weights)
         stack.enter_context(writer)
         if windows is not None:
@@ -117,14 +119,6 @@ def _thread_count(n_threads: int | None) -> int:
     if isinstance(n_threads, bool) or not isinstance(n_threads, int) or not 1 <= n_threads <= 1024:
         raise OptionError(f"n_threads is {n_threads!r}, expected a whole number from 1 to 1024")
     return n_threads
-
-
-def _check_apart(output: Path, checkpoint: Checkpoint) -> None:
-    """Refuses to write over what is being read."""
-    if output.exists():
-        for file in checkpoint.files:
-            if file.exists() and output.samefile(file):
-                raise OptionError(f"{output}: is a file of the source; choose another output")
 
 
 @dataclass(frozen=True, slots=True)

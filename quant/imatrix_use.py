@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeqwen.errors import OptionError
+from edgeqwen.errors import FileFormatError, OptionError
+from edgeqwen.quant.calibration_text import calibration_notes
 from edgeqwen.quant.checkpoint import SourceTensor
 from edgeqwen.quant.gguf_values import MetadataValue
 from edgeqwen.quant.imatrix import Imatrix
@@ -28,10 +29,10 @@ class ColumnWeights:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def with_calibration(self, n_tokens: int) -> "ColumnWeights":
-        """The same, for a file whose matrices are calibrated on so many tokens."""
-        metadata = {**self.metadata, "quantize.calibration.tokens": n_tokens}
-        return replace(self, metadata=metadata)
+    def with_calibration(self, windows: npt.NDArray[np.int64]) -> "ColumnWeights":
+        """The same, for a file whose matrices are calibrated on tokens, [windows][length]."""
+        metadata = {**self.metadata, "quantize.calibration.tokens": windows.size}
+        return replace(self, metadata=metadata, notes=(*self.notes, *calibration_notes(windows)))
 
 
 NO_WEIGHTS = ColumnWeights()
@@ -51,19 +52,14 @@ def column_weights(
     """
     if given is None:
         return NO_WEIGHTS
-    imatrix = given if isinstance(given, Imatrix) else Imatrix.read(given)
+    imatrix = given if isinstance(given, Imatrix) else read_imatrix(given)
     columns = _columns(tensors)
     for name, n_columns in _columns(padded).items():
         if name in imatrix.entries and len(imatrix.entries[name].in_sum2) == n_columns:
             columns[name] = n_columns
-    notes = imatrix.check(columns, str(model))
+    notes = check_imatrix(imatrix, columns, model)
     found = {name: imatrix.importance(name) for name in columns}
     importance = {name: values for name, values in found.items() if values is not None}
-    if not importance:
-        raise OptionError(
-            f"{imatrix.source}: says nothing of any matrix of {model}: it is another model's, or "
-            "is empty; collect one from this model (edgeqwen imatrix)"
-        )
     metadata: dict[str, MetadataValue] = {}
     if not isinstance(given, Imatrix):
         # A name that is no Unicode can't be written as it is.
@@ -74,6 +70,36 @@ def column_weights(
     if imatrix.chunk_count:
         metadata["quantize.imatrix.chunks_count"] = imatrix.chunk_count
     return ColumnWeights(importance, metadata, tuple(notes))
+
+
+def read_imatrix(path: str | Path) -> Imatrix:
+    """Reads an importance matrix; raises what ``Imatrix.read`` raises."""
+    path = Path(path)
+    # The reader of mapped files takes every file for a model's.
+    what = None
+    if path.is_dir():
+        what = "a folder"
+    elif path.exists() and not path.is_file():
+        what = "no regular file"
+    elif path.exists() and path.stat().st_size == 0:
+        what = "empty"
+    if what is not None:
+        raise FileFormatError(
+            f"{path}: is {what}, expected an importance matrix; edgeqwen imatrix makes one from a "
+            "model and a text"
+        )
+    return Imatrix.read(path)
+
+
+def check_imatrix(imatrix: Imatrix, columns: Mapping[str, int], model: Path) -> list[str]:
+    """Does what ``Imatrix.check`` does; also raises OptionError if nothing is said of the model."""
+    notes = imatrix.check(columns, str(model))
+    if all(imatrix.importance(name) is None for name in columns):
+        raise OptionError(
+            f"{imatrix.source}: says nothing of any matrix of {model}: it is another model's, or "
+            "is empty; collect one from this model (edgeqwen imatrix)"
+        )
+    return notes
 
 
 def _columns(tensors: Iterable[SourceTensor]) -> dict[str, int]:

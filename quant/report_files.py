@@ -1,9 +1,13 @@
 """write_report(): the errors of a conversion as two files, JSON and HTML, side by side."""
 
+import contextlib
 from pathlib import Path
 
 from edgeqwen.errors import OptionError
-from edgeqwen.quant.atomic_file import AtomicFile, check_writable
+from edgeqwen.quant.atomic_file import AtomicFile
+from edgeqwen.quant.checkpoint import open_checkpoint
+from edgeqwen.quant.imatrix import Imatrix
+from edgeqwen.quant.output_check import check_outputs, conversion_inputs
 from edgeqwen.quant.report import QuantizeReport
 from edgeqwen.quant.report_page import page
 
@@ -24,21 +28,21 @@ def report_paths(path: str | Path) -> tuple[Path, Path]:
     return path.with_suffix(".json"), path.with_suffix(".html")
 
 
-def check_report(path: str | Path, source: str | Path, output: str | Path) -> None:
-    """Makes sure, before any work, that the report of a conversion can be written.
+def check_report(
+    path: str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    imatrix: str | Path | Imatrix | None = None,
+) -> None:
+    """Makes sure, before any work, that a conversion and its report can be written.
 
     Raises OptionError where ``report_paths`` does, where a file can't come to stand, and where one
-    would take the place of the output or of a file of the source.
+    would take the place of another or of what is read; and what opening the source raises.
     """
-    source, output = Path(source), Path(output)
-    for file in report_paths(path):
-        check_writable(file)
-        if file.resolve() == output.resolve():
-            raise OptionError(f"{file}: is the output; choose another name for the report")
-        # A link is written through, wherever it lies.
-        places = (file.resolve(), file.resolve().parent, file.parent.resolve())
-        if file.exists() and source.resolve() in places:
-            raise OptionError(f"{file}: is a file of the source; choose another place")
+    written = (Path(output), *report_paths(path))
+    with contextlib.closing(open_checkpoint(Path(source))) as checkpoint:
+        check_outputs(written, conversion_inputs(checkpoint.files, imatrix))
 
 
 def write_report(report: QuantizeReport, path: str | Path) -> tuple[Path, Path]:

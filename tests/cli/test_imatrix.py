@@ -108,10 +108,11 @@ def test_files_are_added(path: Path, text: Path, tmp_path: Path) -> None:
         f"{before} says nothing of 6 of 9 matrices, the first is blk.0.attn_k.weight: their "
         "columns count alike"
     )
-    # Over one of those that were read, to go on with it.
-    again = run("imatrix", path, "-f", text, "-o", output, "--in", output, *options)
+    # To go on with it, another file is written.
+    more = tmp_path / "more.gguf"
+    again = run("imatrix", path, "-f", text, "-o", more, "--in", output, *options)
     assert again.returncode == 0, again.stderr
-    assert Imatrix.read(output).entries[Q].count == 512 + 2 * 20
+    assert Imatrix.read(more).entries[Q].count == 512 + 2 * 20
 
 
 def test_files_are_combined_without_a_model(tmp_path: Path) -> None:
@@ -143,12 +144,31 @@ def test_files_are_combined_without_a_model(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.importance(Q), some().importance(Q))
 
 
-def test_nothing_to_do() -> None:
-    done = run("imatrix", "model.gguf")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "give a text to read (-f TEXT), or files to combine (--in)" in " ".join(
-        done.stderr.replace("│", " ").split()
+def test_a_model_is_only_compared_with_files_to_combine(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_program, "load", None)
+    one, output = tmp_path / "one.gguf", tmp_path / "out.gguf"
+    some().write(one)
+    done = run("imatrix", path, "--in", one, "-o", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{one} says nothing of 6 of 9 matrices, the first is blk.0.attn_k.weight: their columns "
+        f"count alike\n{output}: 1 matrices, 512 tokens in 1 windows of 512\n"
     )
+    output.unlink()
+    other, none = tmp_path / "other.gguf", tmp_path / "none.gguf"
+    some(columns=64).write(other)
+    Imatrix({"blk.7.attn_q.weight": some().entries[Q]}, 1, 512).write(none)
+    for model, file, message in (
+        (path, other, f"{other}: {Q} has 64 columns, but 96 in {path}: it is another model's"),
+        (path, none, f"{none}: says nothing of any matrix of {path}: it is another model's, or is"),
+        (tmp_path / "gone.gguf", one, f"{tmp_path / 'gone.gguf'}: no such file"),
+    ):
+        done = run("imatrix", model, "--in", file, "-o", output)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"edgeqwen: {message}")
+        assert not output.exists()
 
 
 def ctrl_c_at(monkeypatch: pytest.MonkeyPatch, step: int, *, times: int = 1) -> None:
@@ -197,58 +217,3 @@ def test_every_ten_windows_are_kept(
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "before.gguf", "out.gguf", "text.txt",
     ]  # fmt: skip
-
-
-def test_it_does_not_write_over_what_it_reads(path: Path, text: Path) -> None:
-    for output in (path, text):
-        content = output.read_bytes()
-        done = run("imatrix", path, "-f", text, "-o", output)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == (
-            f"edgeqwen: {output}: is what the command reads; choose another output\n"
-        )
-        assert output.read_bytes() == content
-
-
-def test_what_is_wrong_is_noticed_before_a_model_is_loaded(
-    path: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(fake_program, "load", fail)
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 noir")
-    for options, message in (
-        (("-f", tmp_path / "no.txt"), f"{tmp_path / 'no.txt'}: No such file or directory"),
-        (("-f", tmp_path / "latin.txt"), f"{tmp_path / 'latin.txt'}: byte 3 is no UTF-8"),
-        (("-f", text, "-o", tmp_path), f"{tmp_path}: is a folder; give the name of a file in it"),
-        (("-f", text, "--in", text), f"{text}: is plain text, expected an importance matrix; "),
-    ):
-        done = run("imatrix", path, *options)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"edgeqwen: {message}")
-        assert done.stderr.count("\n") == 1
-
-
-def test_an_error_leaves_no_file(path: Path, text: Path, tmp_path: Path) -> None:
-    output, other = tmp_path / "out.gguf", tmp_path / "other.gguf"
-    some(columns=64).write(other)
-    for options, message in (
-        (("-c", "601"), "the window has 601 tokens: expected 1 to 600, the model's context"),
-        ((), "the text is too short: it has "),
-        (
-            ("--in", other),
-            f"{other}: {Q} has 64 columns, but 96 in {path}: it is another model's; collect one "
-            "from this model",
-        ),
-    ):
-        done = run("imatrix", path, "-f", text, "-o", output, *options)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"edgeqwen: {message}")
-        assert not output.exists()
-
-
-@pytest.mark.parametrize("option", [("--chunks", "0"), ("-c", "0"), ("-t", "0")])
-def test_senseless_options(option: tuple[str, str]) -> None:
-    done = run("imatrix", "x.gguf", "-f", "-", *option)
-    assert (done.returncode, done.stdout) == (2, "")

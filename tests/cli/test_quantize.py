@@ -74,6 +74,15 @@ def test_an_output_is_needed(checkpoint: Path) -> None:
     assert "Missing; only --dry-run needs none" in done.stderr
 
 
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_tokens_of_no_text(checkpoint: Path, tmp_path: Path, dry_run: list[str]) -> None:
+    options = ["--calibrate-tokens", "32768", *dry_run, "-o", tmp_path / "out.gguf"]
+    done = run("quantize", checkpoint, *options, COLUMNS="200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no text to calibrate with; give one (--calibrate TEXT)." in done.stderr
+    assert [*tmp_path.iterdir()] == [checkpoint]
+
+
 def test_the_help_names_every_recipe() -> None:
     shown = " ".join(run("quantize", "--help", COLUMNS="200").stdout.split())
     assert f"{', '.join(TYPES[:-1])} or {TYPES[-1]}." in re.sub(" [│|] ", " ", shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeqwen.errors import EdgeqwenError, OptionError
-from edgeqwen.quant.atomic_file import AtomicFile
+from edgeqwen.quant.atomic_file import AtomicFile, check_writable
 
 
 def test_appears_when_complete(tmp_path: Path) -> None:
@@ -81,6 +81,25 @@ def test_places_that_can_not_be_written(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(OptionError, match="exists and is no regular file"):
             AtomicFile(tmp_path / "pipe").__enter__()
+
+
+def test_a_folder_that_can_not_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose file it is doesn't matter: the folder gets a new one in its place."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    for folder in (near, far):
+        folder.mkdir()
+    (near / "link").symlink_to(far / "x.gguf")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != far)
+    check_writable(near / "x.gguf")
+    for path in (far / "x.gguf", near / "link"):
+        with pytest.raises(OptionError) as error:
+            check_writable(path)
+        assert str(error.value) == (
+            f"{path}: the folder {far} can't be written to; change its permissions, or choose "
+            "another"
+        )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -9,7 +9,7 @@ from tests.hf_checkpoints import safetensors_header, tensor_shapes, write_checkp
 from tests.quant.test_convert_memory import needs_peak
 
 # Prints how far memory rose above what was there before. Linux counts mapped pages of files, too:
-# activations that were computed must have been let go of. The first conversion compiles the kernels.
+# activations that were computed must have been let go of. The first conversion compiles kernels.
 PROGRAM = """
 import re, sys
 from edgeqwen.quant import quantize

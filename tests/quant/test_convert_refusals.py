@@ -15,6 +15,9 @@ from edgeqwen.gguf_file import GgufFile
 from edgeqwen.quant import quantize
 from edgeqwen.quant.gguf_checkpoint import _value
 from edgeqwen.quant.gguf_writer import GgufWriter, PlannedTensor
+from edgeqwen.quant.imatrix import Imatrix
+from edgeqwen.quant.imatrix_parts import Entry
+from tests.gguf_samples import write_tiny_gguf
 from tests.hf_checkpoints import safetensors_header, write_checkpoint
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I8": 1, "F8_E4M3": 1}
@@ -227,6 +230,30 @@ def test_output_that_is_the_source(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     quantize(folder, path)
     assert "is a file of the source; choose another" in refused(path, OptionError, path)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_output_that_is_the_importance_matrix(
+    folder: Path, tmp_path: Path, kind: Callable[[Path], str | Path]
+) -> None:
+    path, link = tmp_path / "imatrix.gguf", tmp_path / "link.gguf"
+    Imatrix({"blk.0.ffn_down.weight": Entry(np.ones(96, np.float32), 1)}).write(path)
+    link.symlink_to(path)
+    before = path.read_bytes()
+    for output, given in ((path, path), (link, path), (path, link)):
+        with pytest.raises(OptionError) as error:
+            quantize(folder, output, imatrix=kind(given))
+        assert str(error.value) == f"{output}: is the importance matrix; choose another output"
+    assert path.read_bytes() == before
+
+
+def test_output_that_is_another_file_of_the_source(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf", shard_tensors=9)
+    shards = sorted(tmp_path.iterdir())
+    assert len(shards) == 3
+    for output in shards:
+        message = refused(shards[1], OptionError, output)
+        assert message == f"{output}: is a file of the source; choose another output"
 
 
 def test_output_beside_the_source(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Conversion with an importance matrix: smaller errors where they count, and what the file says."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 
 from edgeqwen.errors import FileFormatError, OptionError
+from edgeqwen.gguf_file import GgufFile
 from edgeqwen.quant import plan, quantize
+from edgeqwen.quant.calibration_text import calibration_notes
+from edgeqwen.quant.encode import encode
 from edgeqwen.quant.imatrix import Imatrix
 from edgeqwen.quant.imatrix_parts import Entry
+from edgeqwen.quant.imatrix_use import ColumnWeights, read_imatrix
 from tests.hf_checkpoints import write_checkpoint
 from tests.imatrix_samples import legacy_bytes, sums, write_gguf_imatrix
 from tests.oracles.blocks import read_weights, tensor_types
@@ -71,6 +76,24 @@ def test_errors_are_smaller_where_they_count(
     # Without an entry, nothing changes.
     for name in exact.keys() - COLUMNS.keys():
         np.testing.assert_array_equal(after[name], before[name])
+
+
+@pytest.mark.parametrize("type", ["q4_0", "q5_1", "q4_k_s", "iq4_nl"])
+def test_errors_weigh_the_mean_squares(
+    folder: Path, exact: dict[str, np.ndarray], tmp_path: Path, type: str
+) -> None:
+    """Those of the file, each for its column: neither their roots nor another matrix's."""
+    output = tmp_path / "x.gguf"
+    quantize(folder, output, type, imatrix=matrix())
+    with GgufFile.open(output) as file:
+        for name, entry in matrix().entries.items():
+            found = file.tensor(name)
+            importance = entry.in_sum2 / np.float32(entry.count)
+            expected = np.empty(found.n_bytes, np.uint8)
+            assert encode(found.type, exact[name], expected, importance)
+            np.testing.assert_array_equal(file.data(name), expected, err_msg=name)
+            assert encode(found.type, exact[name], expected, np.sqrt(importance))
+            assert file.data(name).tobytes() != expected.tobytes()
 
 
 @pytest.mark.parametrize("type", ["f16", "q8_0"])
@@ -204,13 +227,33 @@ def test_another_model_s(folder: Path, tmp_path: Path, imatrix: Imatrix, message
 
 def test_files_that_are_none(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.gguf"
-    model = tmp_path / "model.gguf"
+    model, empty = tmp_path / "model.gguf", tmp_path / "empty.txt"
     quantize(folder, model, "f16")
+    empty.touch()
     for path, message in (
-        (tmp_path / "nothing", "nothing: no such file"),
+        (tmp_path / "nothing", "nothing: no such file$"),
         (model, "is a GGUF file of the type 'model', expected an importance matrix"),
         (folder / "config.json", "is JSON, expected an importance matrix"),
+        (empty, "empty.txt: is empty, expected an importance matrix; edgeqwen imatrix makes one "),
+        (folder, "a: is a folder, expected an importance matrix; edgeqwen imatrix makes one from"),
     ):
         with pytest.raises(FileFormatError, match=message):
             quantize(folder, output, imatrix=path)
     assert not output.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match="pipe: is no regular file, expected an importance m"):
+        read_imatrix(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(("n", "notes"), [(8, 1), (1, 2)])
+def test_calibration_is_noted(n: int, notes: int) -> None:
+    before = ColumnWeights(metadata={"a": 1}, notes=("one",))
+    windows = np.arange(512 * n).reshape(n, 512)
+    after = before.with_calibration(windows)
+    assert after.metadata == {"a": 1, "quantize.calibration.tokens": 512 * n}
+    assert after.notes == ("one", *calibration_notes(windows))
+    assert len(after.notes) == 1 + notes

@@ -8,6 +8,7 @@ import pytest
 from edgeqwen.errors import OptionError
 from edgeqwen.quant import check_report, write_report
 from edgeqwen.quant.report_page import page
+from tests.hf_checkpoints import write_checkpoint
 from tests.quant.report_cases import some_report, tensor
 
 
@@ -31,6 +32,11 @@ def test_reports_without_errors_are_refused(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "source", n_layers=1)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -38,34 +44,35 @@ def test_reports_without_errors_are_refused(tmp_path: Path) -> None:
         ("a", "a: ends in '', expected .html or .json"),
         ("none/a.html", "none/a.json: the folder .* doesn't exist; create it first"),
         ("folder.json", "folder.html: is a folder; give the name of a file in it"),
-        ("out.json", "out.html: is the output; choose another name for the report"),
-        ("source/config.html", "source/config.json: is a file of the source; choose another place"),
-        ("link.html", "link.json: is a file of the source; choose another place"),
+        ("out.json", "out.html: would be written twice; choose two names"),
+        ("source/config.html", "source/config.json: is a file of the source; choose another out"),
+        ("link.html", "link.json: is a file of the source; choose another output"),
         ("linked/config.json", "linked/config.json: is a file of the source"),
+        ("imatrix.html", "imatrix.json: is the importance matrix; choose another output"),
     ],
 )
-def test_places_that_are_taken(tmp_path: Path, name: str, message: str) -> None:
-    source = tmp_path / "source"
-    for folder in ("folder.html", "source", "linked"):
+def test_places_that_are_taken(tmp_path: Path, source: Path, name: str, message: str) -> None:
+    for folder in ("folder.html", "linked"):
         (tmp_path / folder).mkdir()
-    (source / "config.json").write_text("{}")
     (tmp_path / "link.json").symlink_to(source / "config.json")
     (tmp_path / "linked" / "config.json").symlink_to(source / "config.json")
+    (tmp_path / "imatrix.json").touch()
     with pytest.raises(OptionError, match=message):
-        check_report(tmp_path / name, source, tmp_path / "out.html")
+        check_report(
+            tmp_path / name, source, tmp_path / "out.html", imatrix=tmp_path / "imatrix.json"
+        )
 
 
-def test_links_of_the_source_are_its_files(tmp_path: Path) -> None:
+def test_links_of_the_source_are_its_files(tmp_path: Path, source: Path) -> None:
     # As in the cache of Hugging Face: a folder of links to files that lie elsewhere.
-    source = tmp_path / "source"
-    source.mkdir()
-    (tmp_path / "blob").write_text("{}")
-    (source / "config.json").symlink_to(tmp_path / "blob")
-    with pytest.raises(OptionError, match="is a file of the source"):
-        check_report(source / "config.json", source, tmp_path / "out.gguf")
+    blob = (source / "config.json").rename(tmp_path / "blob.json")
+    (source / "config.json").symlink_to(blob)
+    for name in (source / "config.json", blob):
+        with pytest.raises(OptionError, match="is a file of the source"):
+            check_report(name, source, tmp_path / "out.gguf")
 
 
-def test_places_that_are_free(tmp_path: Path) -> None:
+def test_places_that_are_free(tmp_path: Path, source: Path) -> None:
     (tmp_path / "a.html").write_text("an older one")
-    check_report(tmp_path / "a.html", tmp_path / "in.gguf", tmp_path / "out.gguf")
+    check_report(tmp_path / "a.html", source, tmp_path / "out.gguf")
     assert (tmp_path / "a.html").read_text() == "an older one"
