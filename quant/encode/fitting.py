@@ -1,22 +1,23 @@
-"""From weights to a ``Fit``: the best scales that a type can store, searched for in two steps.
+"""From weights to a ``Fit``: the best scales that a type can store, searched for step by step.
 
 First each group gets the scale, and the minimum, with the smallest sum of importance * error
-squared, as if both were free (``scales``, ``ranges``). In types of superblocks, the whole numbers
-that stand for them are then chosen by the errors that they really make, and d and dmin are fitted
-to the codes by least squares. Everything is computed the same way, operation by operation, on
-every machine: the same weights give the same file.
+squared, as if both were free (``scales``, ``ranges``). In types of superblocks, a first d and dmin
+are then chosen that have multiples near to these (``steps``); the whole numbers, by the errors that
+they really make; and a better d and dmin, by least squares. Everything is computed the same way,
+operation by operation, on every machine: the same weights give the same file.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeqwen.quant.encode.codes import look_up_codes, round_to_codes
-from edgeqwen.quant.encode.groups import WIDTH, interleave
+from edgeqwen.quant.encode.groups import WIDTH, centre, interleave
 from edgeqwen.quant.encode.layouts import Bytes, Fit, Floats
 from edgeqwen.quant.encode.levels import Levels
 from edgeqwen.quant.encode.ranges import fit_ranges, settle_ranges
 from edgeqwen.quant.encode.scales import fit_scales, settle_scales
 from edgeqwen.quant.encode.schemes import Scheme
+from edgeqwen.quant.encode.steps import find_steps
 from edgeqwen.simd.isa import current_isa
 
 # How far from the weights' own range the ends are tried, in levels, and at how many places: more
@@ -26,6 +27,9 @@ _RANGE_TRIES = 6
 _SCALE_TRIES = 8
 _POLISH = 2
 _ROUNDS = 2
+# By how much the multiple that the largest scale becomes is moved, up and down, in so many tries.
+_STEP_REACH = 3.0
+_STEP_TRIES = 21
 # A minimum without a sign may be anything; far enough below to bound nothing.
 _NO_FLOOR = -1e30
 
@@ -77,17 +81,16 @@ class _Groups:
         bounds = float(scheme.lowest), float(scheme.highest)
         book = scheme.codebook
         reach = _REACH * (book[-1] - book[-2]) / 1.5 if book else _REACH
-        found = self._floats()
+        found, costs = self._floats(), self._floats()
         arrays = self.x.ctypes.data, self.w.ctypes.data, self.padded, scheme.size, *bounds
-        fit_scales(levels, *arrays, reach, _SCALE_TRIES, _POLISH, found.ctypes.data)
+        free = found.ctypes.data, costs.ctypes.data
+        fit_scales(levels, *arrays, reach, _SCALE_TRIES, _POLISH, *free)
         if scheme.multiples is None:
             d = found[: self.n].astype(np.float16)
             return Fit(d.astype(np.float32), None, d)
         least, most = scheme.multiples
         codes, sums = self._floats(), self._floats(2)
-        free = found[: self.n].reshape(-1, scheme.groups)
-        largest = np.abs(free).argmax(axis=1)
-        d = (free[np.arange(len(free)), largest] / np.float32(least)).astype(np.float16)
+        d = self._first_steps(found, costs, least, most)
         for step in range(_ROUNDS):
             if step:
                 squares, products = self._by_block(sums)
@@ -106,21 +109,28 @@ class _Groups:
     def ranges(self) -> Fit:
         """The fit of a type with minima."""
         scheme = self.scheme
-        scales, minima = self._floats(), self._floats()
+        scales, minima, costs = self._floats(), self._floats(), self._floats(2)
         free = scales.ctypes.data, minima.ctypes.data
         sides = self.x.ctypes.data, self.w.ctypes.data
         arrays = *sides, self.padded, scheme.size, float(scheme.highest)
-        floor = _NO_FLOOR if scheme.multiples is None else 0.0
-        fit_ranges(self.isa, *arrays, floor, _REACH, _RANGE_TRIES, _POLISH, *free)
+        search = _REACH, _RANGE_TRIES, _POLISH, *free, costs.ctypes.data
         if scheme.multiples is None:
-            d, m = scales[: self.n].astype(np.float16), (-minima[: self.n]).astype(np.float16)
+            centres = self._floats()
+            centre(self.isa, *sides, self.padded, scheme.size, centres.ctypes.data)
+            fit_ranges(self.isa, *arrays, _NO_FLOOR, 0.0, *search)
+            d = scales[: self.n].astype(np.float16)
+            # A scale that is too small for a float16 leaves one level, best at the mean.
+            low = np.where(d == 0, np.float32(0), minima[: self.n])
+            m = (centres[: self.n] - low).astype(np.float16)
             return Fit(d.astype(np.float32), -m.astype(np.float32), d, m)
-        most = np.float32(scheme.multiples[1])
+        least, most = scheme.multiples
+        # Rounding to the nearest multiple adds a twelfth of a step's square, and a step is what is
+        # ``most`` times in the largest minimum. Codes make up for some of it; half is charged.
+        penalty = 0.5 / (12 * most * most)
+        fit_ranges(self.isa, *arrays, 0.0, penalty, *search)
         codes, sums = self._floats(2), self._floats(5)
-        d, dmin = (
-            (values[: self.n].reshape(-1, scheme.groups).max(axis=1) / most).astype(np.float16)
-            for values in (scales, minima)
-        )
+        d = self._first_steps(scales, costs[0], least, most)
+        dmin = self._first_steps(minima, costs[1], least, most)
         for step in range(_ROUNDS):
             if step:
                 d, dmin = _better_steps(d, dmin, *self._by_block(sums))
@@ -137,6 +147,21 @@ class _Groups:
 
     def _floats(self, rows: int = 0) -> Floats:
         return np.empty((rows, self.padded) if rows else self.padded, np.float32)
+
+    def _first_steps(
+        self, free: Floats, costs: Floats, least: int, most: int
+    ) -> npt.NDArray[np.float16]:
+        """The step of each block, of which whole multiples are near to its groups' free scales."""
+        groups = self.scheme.groups
+        n_blocks = self.n // groups
+        values = np.zeros((2, groups, -(-n_blocks // WIDTH) * WIDTH), np.float32)
+        for given, to in zip((free, costs), values, strict=True):
+            to[:, :n_blocks] = given[: self.n].reshape(-1, groups).T
+        steps = np.empty(values.shape[-1], np.float32)
+        arrays = values.ctypes.data, values[1].ctypes.data, groups, steps.size
+        bounds = float(least), float(most)
+        find_steps(self.isa, *arrays, *bounds, _STEP_REACH, _STEP_TRIES, steps.ctypes.data)
+        return steps[:n_blocks].astype(np.float16)
 
     def _repeated(self, d: npt.NDArray[np.float16]) -> Floats:
         """A block's float16 for each of its groups."""
@@ -163,7 +188,9 @@ def _better_steps(
     inverse = np.float32(1) / np.where(solvable, determinant, np.float32(1))
     better_d, better_dmin = (dx * mm - dm * mx) * inverse, (dm * dx - dd * mx) * inverse
     solvable &= (better_d > 0) & (better_dmin >= 0)
+    # Blocks without any minimum, or without any scale, have one of the two to fit.
+    alone_d, alone_dmin = (mm == 0) & (dd > 0), (dd == 0) & (mm > 0)
     return (
-        np.where(solvable, better_d, d).astype(np.float16),
-        np.where(solvable, better_dmin, dmin).astype(np.float16),
+        np.where(solvable, better_d, np.where(alone_d, dx / dd, d)).astype(np.float16),
+        np.where(solvable, better_dmin, np.where(alone_dmin, -mx / mm, dmin)).astype(np.float16),
     )

@@ -7,7 +7,7 @@ others are addresses of a float32 for each group.
 
 import numpy as np
 
-from edgeqwen.quant.encode.groups import STRIDE, WIDTH
+from edgeqwen.quant.encode.groups import BETTER, STRIDE, WIDTH
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import (
     divide,
@@ -40,10 +40,11 @@ def _sums(isa, x, w, size, inverse, offset, top):  # type: ignore[no-untyped-def
 
 
 @inline_kernel
-def _solve(isa, sw, swx, swq, swqq, swxq, floor):  # type: ignore[no-untyped-def]
+def _solve(isa, sw, swx, swq, swqq, swxq, floor, heavier):  # type: ignore[no-untyped-def]
     """The best scale and minimum for given codes, the minimum at least ``floor``; what they gain.
 
-    The gain is by how much less the error is than without any code.
+    The gain is by how much less the error is than without any code, minus what is charged for the
+    minimum: ``heavier`` is larger than ``sw`` by that, over its square.
     """
     zero, one = zeros_f32(isa), splat_f32(isa, np.float32(1))
     tiny = splat_f32(isa, np.float32(1e-37))
@@ -57,20 +58,27 @@ def _solve(isa, sw, swx, swq, swqq, swxq, floor):  # type: ignore[no-untyped-def
     alone = divide(fma(floor, swq, swxq), maximum(swqq, tiny))
     scale = maximum(where_less(floor, low, scale, alone), zero)
     low = maximum(low, floor)
-    gain = scale * (swxq + swxq - scale * swqq) + low * (scale * (swq + swq) - swx - swx - low * sw)
+    offset = scale * (swq + swq) - swx - swx - low * heavier
+    gain = scale * (swxq + swxq - scale * swqq) + low * offset
     return scale, low, gain
 
 
 @exact_kernel
-def fit_ranges(isa, x, w, n, size, top, floor, reach, tries, polish, scales, minima):  # type: ignore[no-untyped-def]
+def fit_ranges(  # type: ignore[no-untyped-def]
+    isa, x, w, n, size, top, floor, penalty, reach, tries, polish, scales, minima, costs
+):
     """Searches for the scale and the minimum of each of n groups of ``size``.
 
-    Both ends of a group's range are drawn in or out, in ``tries`` steps; codes are rounded and
-    fitted anew ``polish`` times from the best.
+    Both ends of a group's range are drawn out or in, in ``tries`` steps; codes are rounded and
+    fitted anew ``polish`` times from the best. Among equals, small scales come first. For each
+    importance, ``penalty`` * minimum**2 is charged: the larger the minima are, the coarser are the
+    steps in which a superblock can store them. ``costs`` gets two for each group: by how much its
+    error grows with the square of the scale's, and with that of the minimum's.
     """
     zero, one = zeros_f32(isa), splat_f32(isa, np.float32(1))
     tops, floors = splat_f32(isa, np.float32(top)), splat_f32(isa, np.float32(floor))
-    tiny = splat_f32(isa, np.float32(1e-37))
+    tiny, better = splat_f32(isa, np.float32(1e-37)), splat_f32(isa, BETTER)
+    burden = splat_f32(isa, np.float32(1 + penalty))
     for group in range(0, n, lanes(isa)):
         at = group // WIDTH * size * STRIDE + 4 * (group % WIDTH)
         values, weights = x + at, w + at
@@ -83,27 +91,32 @@ def fit_ranges(isa, x, w, n, size, top, floor, reach, tries, polish, scales, min
             swx = fma(weight, value, swx)
         lowest = minimum(lowest, zero - floors)
         # Without codes: the mean.
+        heavier, cost = sw * burden, zero
         scale, low = zero, maximum(divide(zero - swx, sw), floors)
-        gain = zero - low * (swx + swx + low * sw)
+        gain = zero - low * (swx + swx + low * heavier)
         span = divide(one, maximum(highest - lowest, tiny))
         for first in range(tries):
-            below = splat_f32(isa, np.float32(reach * (2 * first / (tries - 1) - 1)))
+            below = splat_f32(isa, np.float32(reach * (1 - 2 * first / (tries - 1))))
             for last in range(tries):
-                above = splat_f32(isa, np.float32(reach * (2 * last / (tries - 1) - 1)))
+                above = splat_f32(isa, np.float32(reach * (1 - 2 * last / (tries - 1))))
                 inverse = (tops + below + above) * span
                 offset = zero - fma(lowest, inverse, below)
                 swq, swqq, swxq = _sums(isa, values, weights, size, inverse, offset, tops)
-                a, b, c = _solve(isa, sw, swx, swq, swqq, swxq, floors)
-                scale, low = where_less(gain, c, a, scale), where_less(gain, c, b, low)
-                gain = maximum(c, gain)
+                a, b, c = _solve(isa, sw, swx, swq, swqq, swxq, floors, heavier)
+                enough = gain * better
+                scale, low = where_less(enough, c, a, scale), where_less(enough, c, b, low)
+                cost, gain = where_less(enough, c, swqq, cost), where_less(enough, c, c, gain)
         for _ in range(polish):
             inverse = divide(one, maximum(scale, tiny))
             swq, swqq, swxq = _sums(isa, values, weights, size, inverse, low * inverse, tops)
-            a, b, c = _solve(isa, sw, swx, swq, swqq, swxq, floors)
-            scale, low = where_less(gain, c, a, scale), where_less(gain, c, b, low)
-            gain = maximum(c, gain)
+            a, b, c = _solve(isa, sw, swx, swq, swqq, swxq, floors, heavier)
+            enough = gain * better
+            scale, low = where_less(enough, c, a, scale), where_less(enough, c, b, low)
+            cost, gain = where_less(enough, c, swqq, cost), where_less(enough, c, c, gain)
         store(scales + 4 * group, scale)
         store(minima + 4 * group, low)
+        store(costs + 4 * group, cost)
+        store(costs + 4 * (n + group), sw)
 
 
 @exact_kernel

@@ -6,7 +6,7 @@ and importances, side by side (``groups``); all others are addresses of a float3
 
 import numpy as np
 
-from edgeqwen.quant.encode.groups import STRIDE, WIDTH
+from edgeqwen.quant.encode.groups import BETTER, STRIDE, WIDTH
 from edgeqwen.quant.encode.levels import nearest
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import (
@@ -41,16 +41,18 @@ def _sums(levels, x, w, size, inverse, lowest, highest):  # type: ignore[no-unty
 
 
 @exact_kernel
-def fit_scales(levels, x, w, n, size, lowest, highest, reach, tries, polish, scales):  # type: ignore[no-untyped-def]
+def fit_scales(levels, x, w, n, size, lowest, highest, reach, tries, polish, scales, costs):  # type: ignore[no-untyped-def]
     """Searches for the scale of each of n groups of ``size``.
 
-    The largest weight is put ``reach`` inside the nearer bound, ``reach`` outside the farther one,
+    The largest weight is put ``reach`` outside the farther bound, ``reach`` inside the nearer one,
     and at ``tries - 2`` places between, with both signs; levels are rounded and fitted anew
-    ``polish`` times from the best.
+    ``polish`` times from the best. Among equals, the smallest scale comes first: a larger one would
+    make the steps of the whole superblock coarser. ``costs`` gets by how much a group's error grows
+    with the square of its scale's.
     """
     isa = isa_of(levels)
     zero, one = zeros_f32(isa), splat_f32(isa, np.float32(1))
-    tiny = splat_f32(isa, np.float32(1e-37))
+    tiny, better = splat_f32(isa, np.float32(1e-37)), splat_f32(isa, BETTER)
     low, high = splat_f32(isa, np.float32(lowest)), splat_f32(isa, np.float32(highest))
     for group in range(0, n, lanes(isa)):
         at = group // WIDTH * size * STRIDE + 4 * (group % WIDTH)
@@ -61,19 +63,22 @@ def fit_scales(levels, x, w, n, size, lowest, highest, reach, tries, polish, sca
         span = divide(one, maximum(largest, tiny))
         scale, gain = zero, zero
         for step in range(2 * tries):
-            place = highest - reach + (step >> 1) * (2 * reach - lowest - highest) / (tries - 1)
+            place = reach - lowest - (step >> 1) * (2 * reach - lowest - highest) / (tries - 1)
             place = place if step & 1 else -place
             inverse = splat_f32(isa, np.float32(place)) * span
             slq, slx = _sums(levels, values, weights, size, inverse, low, high)
             found = divide(slx, maximum(slq, tiny))
-            scale = where_less(gain, found * slx, found, scale)
-            gain = maximum(found * slx, gain)
+            enough = gain * better
+            scale = where_less(enough, found * slx, found, scale)
+            gain = where_less(enough, found * slx, found * slx, gain)
         for _ in range(polish):
             slq, slx = _sums(levels, values, weights, size, divide(one, scale), low, high)
             found = divide(slx, maximum(slq, tiny))
-            scale = where_less(gain, found * slx, found, scale)
-            gain = maximum(found * slx, gain)
+            enough = gain * better
+            scale = where_less(enough, found * slx, found, scale)
+            gain = where_less(enough, found * slx, found * slx, gain)
         store(scales + 4 * group, scale)
+        store(costs + 4 * group, divide(gain, maximum(scale * scale, tiny)))
 
 
 @exact_kernel

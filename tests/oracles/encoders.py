@@ -1,19 +1,19 @@
-"""Plain numpy twins of the encoders' kernels, over all groups at once, and searches without limits.
+"""Plain numpy twins of the encoders' kernels, over all groups at once.
 
 ``x`` and ``w`` are weights and importances, float32 [groups][size]. The twins compute in float32,
 operation by operation as the kernels do: what they find is the same, bit for bit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeqwen.quant.encode.groups import BETTER
 from edgeqwen.quant.encode.layouts import Fit
 from edgeqwen.quant.encode.schemes import Scheme
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint8]
 
 TINY = np.float32(1e-37)
@@ -67,23 +67,25 @@ class Scales:
             slx = fma(weight * level, value, slx)
         return slq, slx
 
-    def fit(self, reach: float, tries: int, polish: int) -> Floats:
+    def fit(self, reach: float, tries: int, polish: int) -> tuple[Floats, Floats]:
+        """Returns scales, and what their errors cost."""
         span = 1 / larger(np.abs(self.x).max(axis=1), TINY)
         scale, gain = self.zero, self.zero
 
         def offer(inverse: Floats) -> tuple[Floats, Floats]:
             slq, slx = self.sums(inverse)
             found = slx / larger(slq, TINY)
-            return np.where(gain < found * slx, found, scale), larger(found * slx, gain)
+            better = gain * BETTER < found * slx
+            return np.where(better, found, scale), np.where(better, found * slx, gain)
 
-        first, last = float(self.high) - reach, reach - float(self.low)
+        low, high = float(self.low), float(self.high)
         for step in range(tries):
-            place = first + step * (last - first) / (tries - 1)
+            place = reach - low - step * (2 * reach - low - high) / (tries - 1)
             for signed in (-place, place):
                 scale, gain = offer(np.float32(signed) * span)
         for _ in range(polish):
             scale, gain = offer(1 / scale)
-        return scale
+        return scale, gain / larger(scale * scale, TINY)
 
     def settle(
         self, scales: Floats, steps: Floats, multiples: tuple[int, int]
@@ -124,31 +126,36 @@ class Ranges:
             swqq, swxq = fma(weight * q, q, swqq), fma(weight * q, value, swxq)
         return swq, swqq, swxq
 
-    def fit(self, floor: float, reach: float, tries: int, polish: int) -> tuple[Floats, Floats]:
-        """Returns scales and minima, the latter at least ``floor``."""
+    def fit(
+        self, floor: float, penalty: float, reach: float, tries: int, polish: int
+    ) -> tuple[Floats, Floats, Floats]:
+        """Returns scales, minima, the latter at least ``floor``, and what errors of scales cost."""
         least = self.zero + np.float32(floor)
         lowest = smaller(self.x.min(axis=1), -least)
         span = 1 / larger(self.x.max(axis=1) - lowest, TINY)
         scale, low = self.zero, larger(-self.swx / self.sw, least)
-        gain = -low * (self.swx + self.swx + low * self.sw)
+        heavier = self.sw * np.float32(1 + penalty)
+        kept = scale, low, self.zero, -low * (self.swx + self.swx + low * heavier)
 
-        def offer(inverse: Floats, offset: Floats) -> tuple[Floats, Floats, Floats]:
-            a, b, c = self._solve(*self.sums(inverse, offset), least)
-            better = gain < c
-            return np.where(better, a, scale), np.where(better, b, low), larger(c, gain)
+        def offer(inverse: Floats, offset: Floats) -> tuple[Floats, ...]:
+            swq, swqq, swxq = self.sums(inverse, offset)
+            a, b, gain = self._solve(swq, swqq, swxq, least, heavier)
+            better = kept[3] * BETTER < gain
+            offered = zip((a, b, swqq, gain), kept, strict=True)
+            return tuple(np.where(better, new, old) for new, old in offered)
 
-        places = [np.float32(reach * (2 * i / (tries - 1) - 1)) for i in range(tries)]
+        places = [np.float32(reach * (1 - 2 * i / (tries - 1))) for i in range(tries)]
         for below in places:
             for above in places:
                 inverse = (self.top + below + above) * span
-                scale, low, gain = offer(inverse, -fma(lowest, inverse, self.zero + below))
+                kept = offer(inverse, -fma(lowest, inverse, self.zero + below))
         for _ in range(polish):
-            inverse = 1 / larger(scale, TINY)
-            scale, low, gain = offer(inverse, low * inverse)
-        return scale, low
+            inverse = 1 / larger(kept[0], TINY)
+            kept = offer(inverse, kept[1] * inverse)
+        return kept[:3]
 
     def _solve(
-        self, swq: Floats, swqq: Floats, swxq: Floats, least: Floats
+        self, swq: Floats, swqq: Floats, swxq: Floats, least: Floats, heavier: Floats
     ) -> tuple[Floats, Floats, Floats]:
         """The best scale and minimum for given codes, and what they gain."""
         sw, swx = self.sw, self.swx
@@ -161,7 +168,7 @@ class Ranges:
         scale = larger(np.where(least < low, both, alone), self.zero)
         low = larger(low, least)
         gain = scale * (swxq + swxq - scale * swqq) + low * (
-            scale * (swq + swq) - swx - swx - low * sw
+            scale * (swq + swq) - swx - swx - low * heavier
         )
         return scale, low, gain
 
@@ -195,6 +202,37 @@ class Ranges:
         swq, swqq, swxq = self.sums(inverse, dmin * b * inverse)
         sums = [a * a * swqq, a * b * swq, b * b * self.sw, a * swxq, b * self.swx]
         return a, b, np.stack(sums)
+
+
+def centre(x: Floats, w: Floats) -> tuple[Floats, Floats]:
+    """Returns x without its groups' means, weighed by w, and these."""
+    sw, swx = np.full(len(x), 1e-37, np.float32), np.zeros(len(x), np.float32)
+    for value, weight in zip(x.T, w.T, strict=True):
+        sw, swx = sw + weight, fma(weight, value, swx)
+    means = swx / sw
+    return x - means[:, None], means
+
+
+def find_steps(
+    free: Floats, costs: Floats, multiples: tuple[int, int], reach: float, tries: int
+) -> Floats:
+    """Returns a step for each block; ``free`` and ``costs`` are float32 [blocks][groups]."""
+    least, most = map(np.float32, multiples)
+    zero = np.zeros(len(free), np.float32)
+    top, bottom = larger(free.max(axis=1), zero), smaller(free.min(axis=1), zero)
+    upright = larger(bottom / least, top / most)
+    turned = larger(np.abs(top / least), np.abs(bottom / most))
+    first = np.where(turned < upright, -turned, upright)
+    best, error = first, zero + np.float32(3e38)
+    for step in range(tries):
+        more = reach * ((step + 1) // 2) / (tries // 2) * (1 if step % 2 else -1)
+        d = first * np.float32(multiples[1] / (multiples[1] + more))
+        found = zero
+        for scale, cost in zip(free.T, costs.T, strict=True):
+            miss = fma(d, np.rint(smaller(larger(scale * (1 / d), least), most)), -scale)
+            found = fma(cost * miss, miss, found)
+        best, error = np.where(found < error, d, best), smaller(found, error)
+    return best
 
 
 def round_codes(scheme: Scheme, fit: Fit, x: Floats) -> Codes:
@@ -252,61 +290,3 @@ def round_with_feedback(
         rounded.append(meant)
         errors.append(error)
     return np.stack(codes, axis=1), np.stack(rounded, axis=1), np.stack(errors, axis=1)
-
-
-def least_error(scheme: Scheme, x: Floats, w: Floats) -> Doubles:
-    """Returns the smallest sum of w * error**2 of each group, as if scales could be any numbers.
-
-    Codes are rounded for a fine grid of scales (and minima), and fitted to by least squares.
-    """
-    groups, importance = x.astype(np.float64), w.astype(np.float64)
-    search = _least_with_minima if scheme.has_minima else _least_with_scales
-    return search(scheme, groups, importance)
-
-
-def _least_with_scales(scheme: Scheme, x: Doubles, w: Doubles) -> Doubles:
-    largest = np.abs(x).max(axis=1, keepdims=True)
-    level = _rounding(scheme)
-    best = np.full(len(x), np.inf)
-    most = max(-scheme.lowest, scheme.highest)
-    for place in np.linspace(0.5 * most, 1.3 * most, 240):
-        for sign in (-1, 1):
-            levels = level(x * (sign * place / largest))
-            squares = (w * levels * levels).sum(axis=1)
-            scale = (w * levels * x).sum(axis=1) / np.maximum(squares, 1e-300)
-            errors = x - scale[:, None] * levels
-            best = np.minimum(best, (w * errors**2).sum(axis=1))
-    return best
-
-
-def _least_with_minima(scheme: Scheme, x: Doubles, w: Doubles) -> Doubles:
-    low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
-    if scheme.multiples is not None:
-        low = np.minimum(low, 0)
-    top, sw, swx = scheme.highest, w.sum(axis=1), (w * x).sum(axis=1)
-    best = np.full(len(x), np.inf)
-    # Ends drawn in, or out, by parts of the range; far in where there are few levels.
-    inner = 0.35 if top <= 3 else 0.12
-    for below in np.linspace(-0.08, inner, 28):
-        for above in np.linspace(-0.08, inner, 28):
-            start, stop = low + below * (high - low), high - above * (high - low)
-            q = np.clip(np.rint((x - start) / (stop - start) * top), 0, top)
-            swq, swqq, swxq = ((w * f).sum(axis=1) for f in (q, q * q, q * x))
-            determinant = sw * swqq - swq * swq
-            with np.errstate(all="ignore"):
-                scale = (sw * swxq - swx * swq) / determinant
-                shift = (swx * swqq - swq * swxq) / determinant
-            if scheme.multiples is not None:
-                scale = np.where(shift > 0, swxq / np.maximum(swqq, 1e-300), scale)
-                shift = np.minimum(shift, 0)
-            errors = x - scale[:, None] * q - shift[:, None]
-            sound = (determinant > 1e-9 * sw * swqq) & (scale >= 0)
-            best = np.where(sound, np.minimum(best, (w * errors**2).sum(axis=1)), best)
-    return best
-
-
-def _rounding(scheme: Scheme) -> Callable[[Doubles], Doubles]:
-    if not scheme.codebook:
-        return lambda place: np.clip(np.rint(place), scheme.lowest, scheme.highest)
-    book = np.array(scheme.codebook, np.float64)
-    return lambda place: book[np.searchsorted((book[1:] + book[:-1]) / 2, place)]

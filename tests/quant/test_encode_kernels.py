@@ -6,12 +6,13 @@ import pytest
 
 from edgeqwen.quant.encode import encode, feedback, fitting, importance_of_errors
 from edgeqwen.quant.encode.codes import look_up_codes, round_to_codes
-from edgeqwen.quant.encode.groups import interleave
+from edgeqwen.quant.encode.groups import centre, interleave
 from edgeqwen.quant.encode.layouts import Fit
 from edgeqwen.quant.encode.levels import Levels
 from edgeqwen.quant.encode.ranges import fit_ranges, settle_ranges
 from edgeqwen.quant.encode.scales import fit_scales, settle_scales
 from edgeqwen.quant.encode.schemes import SCHEMES, Scheme
+from edgeqwen.quant.encode.steps import find_steps
 from edgeqwen.simd.isa import Isa
 from tests.isas import NATIVE, TEST_ISAS, address, each_isa
 from tests.oracles import encoders as oracle
@@ -23,7 +24,7 @@ CASES = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: s
 WITH_MINIMA = [s for s in SCHEMES.values() if s.has_minima]
 WITHOUT_MINIMA = [s for s in SCHEMES.values() if not s.has_minima]
 N_GROUPS = 48
-REACH, TRIES, POLISH = 0.9, 5, 2
+REACH, TRIES, POLISH, PENALTY = 0.9, 5, 2, 1e-3
 
 
 def groups_of(scheme: Scheme) -> tuple[Floats, Floats]:
@@ -78,10 +79,11 @@ def test_scales(scheme: Scheme) -> None:
     twin = oracle.Scales(x, w, bounds, book)
     sides, levels = (side_by_side(x), side_by_side(w)), Levels(NATIVE, book)
     arrays = (*map(address, sides), N_GROUPS, scheme.size, *map(float, bounds))
-    scales = np.empty(N_GROUPS, np.float32)
-    fit_scales(levels, *arrays, REACH, TRIES, POLISH, address(scales))
+    scales, costs = np.empty((2, N_GROUPS), np.float32)
+    fit_scales(levels, *arrays, REACH, TRIES, POLISH, address(scales), address(costs))
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(scales, twin.fit(REACH, TRIES, POLISH))
+        expected = twin.fit(REACH, TRIES, POLISH)
+    np.testing.assert_array_equal([scales, costs], expected)
     multiples = scheme.multiples or (-32, 31)
     steps = np.abs(scales).max() / np.float32(multiples[0]) * np.linspace(0.3, 3, N_GROUPS)
     steps = steps.astype(np.float32)
@@ -90,9 +92,9 @@ def test_scales(scheme: Scheme) -> None:
     given = address(scales), address(steps), *map(float, multiples)
     settle_scales(levels, *arrays, *given, address(codes), address(sums))
     with np.errstate(all="ignore"):
-        expected = twin.settle(scales, steps, multiples)
-    np.testing.assert_array_equal(codes, expected[0])
-    np.testing.assert_array_equal(sums, expected[1])
+        settled = twin.settle(scales, steps, multiples)
+    np.testing.assert_array_equal(codes, settled[0])
+    np.testing.assert_array_equal(sums, settled[1])
 
 
 @pytest.mark.parametrize("scheme", WITH_MINIMA, ids=lambda scheme: scheme.type.name)
@@ -102,11 +104,13 @@ def test_ranges(scheme: Scheme) -> None:
     sides = side_by_side(x), side_by_side(w)
     arrays = (*map(address, sides), N_GROUPS, scheme.size, float(scheme.highest))
     floor = -1e30 if scheme.multiples is None else 0.0
-    found = np.empty((2, N_GROUPS), np.float32)
-    fit_ranges(NATIVE, *arrays, floor, REACH, TRIES, POLISH, *map(address, found))
+    found, costs = np.empty((2, 2, N_GROUPS), np.float32)
+    search = floor, PENALTY, REACH, TRIES, POLISH
+    fit_ranges(NATIVE, *arrays, *search, *map(address, found), address(costs))
     with np.errstate(all="ignore"):
-        expected = twin.fit(floor, REACH, TRIES, POLISH)
-    np.testing.assert_array_equal(found, np.stack(expected))
+        expected = twin.fit(*search)
+    np.testing.assert_array_equal([*found, costs[0]], expected)
+    np.testing.assert_array_equal(costs[1], twin.sw)
     most = (scheme.multiples or (0, 63))[1]
     free = np.abs(found)
     spread = np.linspace(0.3, 3, N_GROUPS, dtype=np.float32)
@@ -121,6 +125,34 @@ def test_ranges(scheme: Scheme) -> None:
         a, b, expected_sums = twin.settle((free[0], free[1]), (steps[0], steps[1]), most)
     np.testing.assert_array_equal(codes, np.stack([a, b]))
     np.testing.assert_array_equal(sums, expected_sums)
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_centre(size: int) -> None:
+    x, w = sample("t4", 40, size) + np.float32(3), importance(40 * size).reshape(40, size)
+    sides, centres = (side_by_side(x), side_by_side(w)), np.empty(48, np.float32)
+    centre(NATIVE, *map(address, sides), 48, size, address(centres))
+    expected, means = oracle.centre(x, w)
+    np.testing.assert_array_equal(centres[:40], means)
+    np.testing.assert_array_equal(sides[0], side_by_side(expected))
+    np.testing.assert_allclose((expected * w).sum(axis=1) / w.sum(axis=1), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("multiples", [(-32, 31), (-128, 127), (0, 15), (0, 63)])
+def test_find_steps(multiples: tuple[int, int]) -> None:
+    free, costs = sample("t4", 48, 8), importance(48 * 8).reshape(48, 8)
+    # As many that are all the same, of few values, of one sign, next to nothing, or nothing.
+    free[4], free[5], free[6, 1:], free[7] = 0, 0.37, 0, np.arange(8) % 2
+    free[8:16], free[16:24] = np.abs(free[8:16]), -np.abs(free[16:24])
+    free[24], costs[25], costs[26, ::2] = free[24] * np.float32(1e-36), 0, 0
+    if multiples[0] == 0:
+        free = np.abs(free)
+    laid, steps = [np.ascontiguousarray(a.T) for a in (free, costs)], np.empty(48, np.float32)
+    arrays = (*map(address, laid), 8, 48, *map(float, multiples))
+    find_steps(NATIVE, *arrays, 4.0, 9, address(steps))
+    with np.errstate(all="ignore"):
+        expected = oracle.find_steps(free, costs, multiples, 4.0, 9)
+    np.testing.assert_array_equal(steps, expected)
 
 
 def fit_of(scheme: Scheme, x: Floats, w: Floats | None = None) -> Fit:
