@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._turn = threading.Lock()
         # A link is written through, not replaced.
         self._target = Path(os.path.realpath(path))
         self._temporary = self._target.with_name(
@@ -44,6 +46,31 @@ class AtomicFile:
             self._file.write(data)
         except OSError as error:
             raise self._failed(error) from None
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Puts bytes at a place in the file; several threads may at the same time."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                n = self._put(offset, rest)
+                offset, rest = offset + n, rest[n:]
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def resize(self, size: int) -> None:
+        """Makes the file so many bytes long; what isn't written reads as zeros."""
+        try:
+            self._file.truncate(size)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _put(self, offset: int, data: memoryview) -> int:
+        """Returns how many bytes were put; at least one."""
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._file.fileno(), data, offset)
+        with self._turn:
+            self._file.seek(offset)
+            return self._file.write(data)
 
     def __exit__(
         self,

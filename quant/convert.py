@@ -29,11 +29,9 @@ from edgeqwen.quant.report import QuantizeReport, TensorReport
 
 Progress = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
-# The bytes of some rows, and how far they lie from the weights if that is measured.
-_Converted = tuple[npt.NDArray[np.uint8], ErrorSums | None]
 
 # What a thread converts at a time: a few of these are in memory, whatever the model's size.
-_TASK_WEIGHTS = 1 << 19
+_TASK_WEIGHTS = 1 << 20
 
 
 def quantize(
@@ -134,6 +132,15 @@ class _Task:
     stop: int
     importance: Floats | None
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of what they become."""
+        return self.type.n_bytes((self.stop - self.first, self.tensor.shape[-1]))
+
+    @property
+    def is_last(self) -> bool:
+        return self.stop == self.tensor.n_rows
+
 
 def _tasks(
     checkpoint: Checkpoint, tensors: tuple[TensorReport, ...], importance: Mapping[str, Floats]
@@ -160,7 +167,7 @@ def _convert_all(
     *,
     measure: bool,
 ) -> dict[str, TensorErrors]:
-    """Converts tasks on all threads and writes the results in order, as they come.
+    """Converts tasks and writes the results, each to its place, on all threads.
 
     Returns the errors of all tensors by name if they are to be measured, else nothing.
     """
@@ -168,7 +175,7 @@ def _convert_all(
     from edgeqwen.quant.calibrate import CalibratedCheckpoint
     from edgeqwen.quant.rows import convert_rows
 
-    def convert(task: _Task) -> _Converted:
+    def convert(task: _Task, position: int) -> ErrorSums | None:
         rows = checkpoint.rows(task.tensor, task.first, task.stop)
         errors = ErrorSums() if measure else None
         original = None
@@ -178,36 +185,38 @@ def _convert_all(
         made = convert_rows(task.tensor, task.first, rows, task.type, task.importance, told)
         if errors is not None and original is not None:
             errors.add(task.first, original, made, task.type, task.importance)
-        return made, errors
+        writer.write_at(position, made.data)
+        checkpoint.release(task.tensor, task.first, task.stop)
+        return errors
 
     measured: dict[str, TensorErrors] = {}
-    sums = ErrorSums()  # of the tensor that is being written
+    sums = ErrorSums()  # of the tensor whose turn it is
     progress(writer.position, writer.size)
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-quantize")
-    pending: deque[tuple[_Task, Future[_Converted]]] = deque()
+    # Tasks under way, with the position behind what they write.
+    pending: deque[tuple[_Task, int, Future[ErrorSums | None]]] = deque()
 
-    def write_first() -> None:
+    def finish_first() -> None:
         nonlocal sums
-        task, result = pending.popleft()
-        data, errors = result.result()
-        writer.write(data.data)
+        task, end, result = pending.popleft()
+        errors = result.result()
         if errors is not None:
             sums.merge(errors)
-        checkpoint.release(task.tensor, task.first, task.stop)
-        if task.stop == task.tensor.n_rows:
-            writer.end_tensor()
-            if measure:
+            if task.is_last:
                 measured[task.tensor.name], sums = sums.result(), ErrorSums()
-        progress(writer.position, writer.size)
+        progress(end, writer.size)
 
     try:
         for task in tasks:
-            pending.append((task, pool.submit(convert, task)))
-            # Two more than threads: one being written, one waiting for whoever is done first.
-            if len(pending) >= n_threads + 2:
-                write_first()
+            position = writer.take(task.n_bytes)
+            if task.is_last:
+                writer.end_tensor()
+            pending.append((task, writer.position, pool.submit(convert, task, position)))
+            # As many more than threads wait for whoever is done first.
+            if len(pending) >= 2 * n_threads:
+                finish_first()
         while pending:
-            write_first()
+            finish_first()
     finally:
         pool.shutdown(cancel_futures=True)
     return measured

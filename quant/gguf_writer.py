@@ -33,8 +33,9 @@ class GgufWriter:
     """A GGUF file under construction; a context manager.
 
     Every offset is known from the start, so that nothing has to be kept: entering writes the
-    header, ``write`` appends data. ``size`` is that of the file to be, ``position`` how much of it
-    is there. Raises EdgeqwenError if the disk hasn't enough room, and what AtomicFile raises.
+    header, ``write`` appends data. ``size`` is that of the file to be, ``position`` where what
+    comes next belongs. Raises EdgeqwenError if the disk hasn't enough room, and what AtomicFile
+    raises.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class GgufWriter:
         self._file.__enter__()
         try:
             self._check_room()
+            self._file.resize(self.size)
             self.write(self._header)
         except BaseException as error:
             self._file.__exit__(type(error), error, None)
@@ -61,12 +63,21 @@ class GgufWriter:
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends bytes of the tensor whose turn it is."""
-        self._file.write(data)
-        self.position += len(data)
+        self.write_at(self.take(len(data)), data)
+
+    def take(self, n_bytes: int) -> int:
+        """Returns the position, and moves it on: somebody will write so many bytes there."""
+        position = self.position
+        self.position += n_bytes
+        return position
+
+    def write_at(self, position: int, data: bytes | memoryview) -> None:
+        """Puts bytes at a position that was taken; several threads may at the same time."""
+        self._file.write_at(position, data)
 
     def end_tensor(self) -> None:
-        """Fills up to where the next tensor begins."""
-        self.write(bytes(-self.position % _ALIGNMENT))
+        """Goes on to where the next tensor begins; zeros are in between."""
+        self.position = _padded(self.position)
 
     def __exit__(
         self,

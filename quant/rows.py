@@ -7,15 +7,18 @@ from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.quant.checkpoint import SourceTensor
 from edgeqwen.quant.decode import to_floats
-from edgeqwen.quant.encode import encode
+from edgeqwen.quant.encode import encode, is_searched
 from edgeqwen.quant.encode.schemes import SCHEMES
 from edgeqwen.quant.errors import ErrorSums
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-# As float32, source and result together this stays within a core's second-level cache.
-_CHUNK_WEIGHTS = 1 << 16
+# Weights that are converted at a time. Between these steps, threads wait for one another (the GIL):
+# long ones let two threads work twice as fast as one. Formulas should find source and result in a
+# core's second-level cache, or soon behind it; a search works on its weights for long.
+_CHUNK_WEIGHTS = 1 << 18
+_SEARCHED_WEIGHTS = 1 << 19
 
 
 def convert_rows(
@@ -42,7 +45,8 @@ def convert_rows(
         return source
     row_bytes = type.n_bytes((columns,))
     n_rows = len(source) // source_row
-    step = max(1, _CHUNK_WEIGHTS // columns)
+    together = _SEARCHED_WEIGHTS if is_searched(type, importance) else _CHUNK_WEIGHTS
+    step = max(1, together // columns)
     scratch = np.empty(step * columns, np.float32)
     out = np.empty(n_rows * row_bytes, np.uint8)
     for row in range(0, n_rows, step):

@@ -75,8 +75,8 @@ class IntegerFormat(Format):
         if isa.registers == 16:
             # Without a fence between them, 8 vectors of weights are unpacked at once.
             return 6 if isa.dot == "vpdpbusd" else 4
-        # A sum and a total for each token, and room for weights and masks.
-        return 12
+        # A total for each token, a sum for each group, and room for weights and masks.
+        return 12 if self.groups == 1 else 8
 
     def panel_parts(self, isa: Isa) -> int:
         return 1

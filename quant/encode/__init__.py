@@ -31,11 +31,9 @@ def encode(type: GgmlType, weights: Floats, out: Bytes, importance: Floats | Non
     # One signature for arrays of any shape, writable or not.
     flat = weights.reshape(-1)
     flat.flags.writeable = False
-    # Where nothing weighs the errors, Q4_0 and Q8_0 are rounded as the reference does: bit for bit
-    # its blocks, as fast as memory. In all other types the search costs no more than theirs.
-    scheme = SCHEMES.get(type)
-    if scheme is None or (type in _ENCODERS and importance is None):
+    if not is_searched(type, importance):
         return bool(_ENCODERS[type](flat, out.reshape(-1)))
+    scheme = SCHEMES[type]
     if importance is not None:
         importance = np.resize(importance_of_errors(importance), flat.size)
     found = fit(scheme, flat, importance)
@@ -45,6 +43,14 @@ def encode(type: GgmlType, weights: Floats, out: Bytes, importance: Floats | Non
     round_codes(scheme, found, flat, codes)
     scheme.write(found, codes.reshape(-1, type.block_size), out.reshape(-1, type.type_size))
     return True
+
+
+def is_searched(type: GgmlType, importance: Floats | None) -> bool:
+    """Says whether scales are searched for, or formulas give them as fast as memory is read.
+
+    Where nothing weighs the errors, Q4_0 and Q8_0 are rounded as the reference does, bit for bit.
+    """
+    return type in SCHEMES and (type not in _ENCODERS or importance is not None)
 
 
 def importance_of_errors(importance: Floats) -> Floats:

@@ -22,8 +22,7 @@ def test_predictions_are_nearer_to_the_source_s(tmp_path: Path, type: str, goal:
     quantize(CHECKPOINT, tmp_path / "calibrated", type, calibrate=text, calibrate_tokens=8192)
     with ExitStack() as stack:
         source, plain, calibrated = (
-            stack.enter_context(load(tmp_path / name))
-            for name in ("source", "plain", "calibrated")
+            stack.enter_context(load(tmp_path / name)) for name in ("source", "plain", "calibrated")
         )
         tokens = source.tokenizer.encode(other, allow_special=True)[:N_TOKENS]
         distances = [
