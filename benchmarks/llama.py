@@ -17,13 +17,6 @@ import numpy as np
 # Untyped on purpose: it need not be installed where this file is checked.
 llama_cpp: Any = importlib.import_module("llama_cpp")
 
-FILE_TYPES = {
-    "f32": llama_cpp.LLAMA_FTYPE_ALL_F32,
-    "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
-    "bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16,
-    "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
-    "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
-}
 _F32 = 0  # enum ggml_type
 _LOG_WARNING, _LOG_ERROR = 3, 4  # enum ggml_log_level counts debug 1, info 2, warn 3, error 4
 
@@ -181,11 +174,12 @@ class LlamaCpp:
 
 
 def quantize(source: str | Path, output: str | Path, type: str, *, n_threads: int = 2) -> None:
-    """Converts a GGUF file to another type (a key of FILE_TYPES) with llama.cpp's own encoder."""
+    """Converts a GGUF file to another type, as llama-quantize names them, with its own encoder."""
     _complaints.clear()
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.nthread = n_threads
-    parameters.ftype = FILE_TYPES[type]
+    name = "ALL_F32" if type == "f32" else f"MOSTLY_{type.upper()}"
+    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{name}")
     code = llama_cpp.llama_model_quantize(
         str(source).encode(), str(output).encode(), ctypes.byref(parameters)
     )

@@ -44,7 +44,7 @@ def page(report: Report) -> str:
     n_weights = report["model"]["n_weights"] / 1e6
     sections = (
         "# Quality, by task and by format",
-        f"The built-in model, {n_weights:.1f} million weights, in every format that "
+        f"The built-in model, {n_weights:.1f} million weights, in formats that "
         "`edgeqwen quantize` writes. How to read it: the nearer a format's KL divergence is to 0 "
         "and the nearer its right answers are to those of F16, the less its smaller file costs.",
         "![KL divergence and right answers against bits per weight](quality.svg)",

@@ -8,7 +8,7 @@ import pytest
 from edgeqwen import load
 from edgeqwen.guide import held_out_text, model_path
 from edgeqwen.perplexity import perplexity
-from edgeqwen.quant import quantize
+from edgeqwen.quant import TYPES, quantize
 from tests.guide.test_built_in_model import CHECKPOINT, PROMPTS
 from tests.oracles.distributions import deviation, kl_divergence
 
@@ -53,12 +53,34 @@ def test_prompts_and_answers_of_transformers() -> None:
 
 
 def test_the_shipped_file_in_llama_cpp(tokens: list[int]) -> None:
+    runtimes_agree(model_path(), tokens)
+
+
+@pytest.mark.parametrize("writer", ["edgeqwen", "llama.cpp"])
+@pytest.mark.parametrize("type", [type for type in TYPES if type != "f32"])
+def test_files_of_every_type_in_both(
+    type: str, writer: str, tokens: list[int], tmp_path: Path
+) -> None:
+    source, path = tmp_path / "f16.gguf", tmp_path / "x.gguf"
+    if writer == "edgeqwen":
+        quantize(CHECKPOINT, path, type)
+    else:
+        pytest.importorskip("llama_cpp", reason="compares with llama.cpp (llama-cpp-python)")
+        from benchmarks import llama
+
+        quantize(CHECKPOINT, source, "f16")
+        llama.quantize(source, path, type)
+    runtimes_agree(path, tokens)
+
+
+def runtimes_agree(path: Path, tokens: list[int]) -> None:
+    """Both runtimes predict alike, but for what each rounds: activations and KV cache."""
     pytest.importorskip("llama_cpp", reason="compares with llama.cpp (llama-cpp-python)")
     from benchmarks import llama
 
-    with llama.LlamaCpp(model_path(), n_threads=1, n_context=N_TOKENS, all_logits=True) as theirs:
+    with llama.LlamaCpp(path, n_threads=1, n_context=N_TOKENS, all_logits=True) as theirs:
         expected = theirs.logits(tokens)
-    with load() as model:
+    with load(path) as model:
         found = model.logits(tokens)
         ours = perplexity(model, tokens, context=N_TOKENS).perplexity
     assert kl_divergence(expected, found).mean() < 1e-3
@@ -66,4 +88,5 @@ def test_the_shipped_file_in_llama_cpp(tokens: list[int]) -> None:
     scores = expected[:-1].astype(np.float64)
     log_sum = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
     nll = log_sum - scores[np.arange(len(own)), own]
+    # The standard error of either, on so few tokens, is some 5 %.
     assert ours == pytest.approx(np.exp(nll.mean()), rel=0.01)

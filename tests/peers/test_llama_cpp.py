@@ -150,7 +150,7 @@ def test_variants(tmp_path: Path, tokens: list[int], changes: dict[str, Any]) ->
     assert mean_kl(llama_logits(path, tokens), our_logits(path, tokens)) < FLOAT_LIMITS["f32"]
 
 
-@pytest.mark.parametrize("type", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("type", ["f16", "q8_0", "q4_0", "q5_1", "iq4_nl"])
 def test_files_of_llama_cpp_are_read(
     folder: Path, tokens: list[int], type: str, tmp_path: Path
 ) -> None:
