@@ -1,6 +1,7 @@
 """What all tests share: one kernel cache for the whole run, and the data that may be absent."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if "EDGEQWEN_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
         os.environ["EDGEQWEN_CACHE_DIR"] = str(config.cache.mkdir("edgeqwen"))
+    # A shell starts what runs in its background deaf to Ctrl-C, and so would be what tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
