@@ -1,6 +1,5 @@
 """GgufShard: one GGUF file mapped into memory, checked from end to end before anything is used."""
 
-import contextlib
 import mmap
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from edgeqwen.config_keys import shown
 from edgeqwen.errors import ClosedError, FileFormatError
 from edgeqwen.gguf_metadata import HeaderReader, read_metadata, read_preamble
 from edgeqwen.gguf_tensors import TensorInfo, read_alignment, read_tensors
-from edgeqwen.mapped_file import map_file, unmap
+from edgeqwen.mapped_file import map_file, release, unmap
 
 # As many as a name of five digits could count; no published model comes near.
 _MAX_SHARDS = 9999
@@ -73,16 +72,9 @@ class GgufShard:
         return self._bytes[tensor.offset : tensor.offset + tensor.n_bytes]
 
     def release(self, tensor: TensorInfo, start: int, stop: int) -> None:
-        """Lets the system take back the memory of bytes [start, stop) of a tensor.
-
-        Reading them loads them again, and so it does what else is in their pages.
-        """
-        if self._mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        first = (tensor.offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
-        if tensor.offset + stop > first:
-            with contextlib.suppress(OSError):
-                self._mapping.madvise(mmap.MADV_DONTNEED, first, tensor.offset + stop - first)
+        """Lets the system take back the memory of bytes [start, stop) of a tensor."""
+        if self._mapping is not None:
+            release(self._mapping, tensor.offset + start, tensor.offset + stop)
 
     def close(self) -> None:
         """Gives the mapping back, once no view of it is left; may be called twice."""

@@ -1,4 +1,4 @@
-"""A regular file mapped into memory for reading."""
+"""A regular file mapped into memory for reading, whose memory can be given up."""
 
 import contextlib
 import mmap
@@ -34,6 +34,17 @@ def map_file(path: Path) -> mmap.mmap:
 
 def _is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").exists()
+
+
+def release(mapping: mmap.mmap, start: int, stop: int) -> None:
+    """Lets the system take back the memory of a file's bytes [start, stop).
+
+    Reading them loads them again, and so it does what else is in their pages.
+    """
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    if hasattr(mmap, "MADV_DONTNEED") and stop > first:
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 def unmap(mapping: mmap.mmap) -> None:

@@ -63,12 +63,12 @@ def quantize(
     weights, for the ``errors`` of the report's tensors. ``n_threads`` is as many as the process may
     use unless given; ``progress(done, total)`` is called with bytes of the output. The output
     appears, or replaces what stood there, only when it is complete. Memory holds the vocabulary and
-    a few MB per thread, never a whole tensor; calibration takes more, the longer rows are.
+    some 20 MB per thread, never a whole tensor; calibration takes up to a gigabyte, the more the
+    longer rows are.
 
     Raises OptionError for arguments that make no sense and for an output that is one of the files
-    that are read, FileFormatError for a source that is
-    damaged or incomplete, UnsupportedError for one that can't be converted, EdgeqwenError if the
-    output can't be written.
+    that are read, FileFormatError for a source that is damaged or incomplete, UnsupportedError for
+    one that can't be converted, EdgeqwenError if the output can't be written.
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)

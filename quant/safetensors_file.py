@@ -5,7 +5,6 @@ shape and where its bytes begin and end), then the bytes of all tensors without 
 Source: the format's description in the safetensors project.
 """
 
-import contextlib
 import mmap
 import os
 import stat
@@ -22,6 +21,7 @@ from edgeqwen.config_keys import printable, shown
 from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.file_kinds import describe_file
 from edgeqwen.ggml_types import GgmlType
+from edgeqwen.mapped_file import release, unmap
 from edgeqwen.quant.json_file import parse_json
 
 MAX_HEADER_BYTES = 8 << 20  # that of a 72B model, in one file, takes 0.15
@@ -60,7 +60,7 @@ class SafetensorsFile:
         try:
             self.tensors = self._read_header(len(self._map))
         except BaseException:
-            _unmap(self._map)
+            unmap(self._map)
             raise
         self._bytes = np.frombuffer(self._map, np.uint8)
 
@@ -74,18 +74,13 @@ class SafetensorsFile:
 
         Reading them again is allowed, and loads them again.
         """
-        if not hasattr(mmap, "MADV_DONTNEED"):
-            return
         offset = self.tensors[name].offset
-        first = (offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
-        if offset + stop > first:
-            with contextlib.suppress(OSError):
-                self._map.madvise(mmap.MADV_DONTNEED, first, offset + stop - first)
+        release(self._map, offset + start, offset + stop)
 
     def close(self) -> None:
         """Drops the mapping, which lives on as long as views from ``data`` do."""
         self._bytes = np.empty(0, np.uint8)
-        _unmap(self._map)
+        unmap(self._map)
 
     def __enter__(self) -> "SafetensorsFile":
         return self
@@ -179,12 +174,6 @@ def _map(path: Path) -> mmap.mmap:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileFormatError(f"{path}: can't be read ({reason})") from None
-
-
-def _unmap(mapping: mmap.mmap) -> None:
-    # Where views are still held, the mapping goes with the last of them.
-    with contextlib.suppress(BufferError):
-        mapping.close()
 
 
 def _shown(value: object) -> str:

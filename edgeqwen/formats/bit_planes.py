@@ -60,13 +60,10 @@ def joined(e: Emitter, *planes: list[Value]) -> list[Value]:
 
 
 @inline_kernel
-def put_six_bits(words, plane):  # type: ignore[no-untyped-def]
-    """Puts a tuple of 8 words, with values 0 to 63 in their bytes, into a 6-bit plane."""
-    for half in range(2):
-        fourth = words[4 * half + 3]
-        for i in range(3):
-            upper = ((fourth >> (2 * i)) & 0x03030303) << 6
-            poke_u32(plane + 64 * (3 * half + i), words[4 * half + i] | upper)
+def put_six_bits(word, fourth, g, plane):  # type: ignore[no-untyped-def]
+    """Puts word g, values 0 to 63 in its bytes, and a part of word g | 3 into a 6-bit plane."""
+    upper = ((fourth >> (2 * (g % 4))) & 0x03030303) << 6
+    poke_u32(plane + 64 * (3 * (g // 4) + g % 4), word | upper)
 
 
 @inline_kernel

@@ -123,11 +123,13 @@ class IntegerFormat(Format):
         result = []
         for group, columns in enumerate(self._columns()):
             dots = self._running_dots(e, tiling, group, tokens)
+            address, q = place.block, self.unpack(e, place, row).q
             for g in columns:
-                fenced = Place(place.tile, dots.fence(place.block))
-                # Of this, all but the one vector is dropped again.
-                weight = self.unpack(e, fenced, row).q[g]
-                dots.add(weight, [token.activations(g) for token in tokens])
+                fenced = dots.fence(place.block)
+                if fenced is not address:
+                    # Of this, all but the one vector is dropped again.
+                    address, q = fenced, self.unpack(e, Place(place.tile, fenced), row).q
+                dots.add(q[g], [token.activations(g) for token in tokens])
             sums = dots.result()
             if tiling.expands and self._starts_at_sum(e):
                 panel = dots.fence(tokens[0].panel)

@@ -63,17 +63,10 @@ class Q6_KFormat(SuperblockFormat):  # noqa: N801 - the format's own name
             for i in range(2):
                 poke_u8(block + 16 * i + row, peek_u8(source + 192 + 2 * s + i))
             low, high = source + 64 * n + 32 * (k % 2), source + 128 + 32 * n
-            words = (
-                _q6_word(low, high, k, 0),
-                _q6_word(low, high, k, 1),
-                _q6_word(low, high, k, 2),
-                _q6_word(low, high, k, 3),
-                _q6_word(low, high, k, 4),
-                _q6_word(low, high, k, 5),
-                _q6_word(low, high, k, 6),
-                _q6_word(low, high, k, 7),
-            )
-            put_six_bits(words, block + 32 + 4 * row)
+            for half in range(2):
+                fourth = _q6_word(low, high, k, 4 * half + 3)
+                for g in range(4 * half, 4 * half + 3):
+                    put_six_bits(_q6_word(low, high, k, g), fourth, g, block + 32 + 4 * row)
 
     def unpack(self, e: Emitter, place: Place, row: Value) -> IntegerBlock:
         q = six_bits(e, e.rows(place.block, row, 4), 32)

@@ -144,19 +144,19 @@ class Calibration:
     def _add(self, name: str, inputs: Floats) -> None:
         """x += inputs times the matrix, which is rounded first, part by part."""
         tensor = self._tensors[name]
-        whole = self._types[name] not in SCHEMES
-        for part in (None,) if whole else self._parts(inputs):
-            columns = slice(None) if part is None else slice(part.first, part.stop)
-            known = () if part is None else (part,)
+        if self._types[name] not in SCHEMES:
+            self._round(tensor, (), self._sum(inputs, slice(None)))
+            return
+        for part in self._parts(inputs):
+            self._round(tensor, (part,), self._sum(inputs, slice(part.first, part.stop)))
+            del part  # before the next one is computed
 
-            def add(
-                row: int, stream: int, tokens: slice, weights: Floats, columns: slice = columns
-            ) -> None:
-                rows = slice(row, row + len(weights))
-                self._x[stream, tokens, rows] += inputs[stream, tokens, columns] @ weights.T
+    def _sum(self, inputs: Floats, columns: slice) -> Use:
+        def add(row: int, stream: int, tokens: slice, weights: Floats) -> None:
+            rows = slice(row, row + len(weights))
+            self._x[stream, tokens, rows] += inputs[stream, tokens, columns] @ weights.T
 
-            self._round(tensor, known, add)
-            del part, known  # before the next one is computed
+        return add
 
     def _product(self, inputs: Floats, outputs: Floats, column: int, bias: Floats | None) -> Use:
         def multiply(row: int, stream: int, tokens: slice, weights: Floats) -> None:
