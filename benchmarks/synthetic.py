@@ -27,7 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 151936,
     },
 }
-TYPES = ("q4_0", "q8_0")
+TYPES = ("q4_0", "q4_k_m", "q8_0")
 MAX_CONTEXT = 32768
 
 
