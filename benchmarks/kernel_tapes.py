@@ -11,7 +11,6 @@ from edgeqwen.cache.region import Region
 from edgeqwen.executor import Tape, Team
 from edgeqwen.formats import Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Tiling
-from edgeqwen.formats.packing import pack
 from edgeqwen.kernels.gemm import gemm, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.panels import PANELIZE, panelize
@@ -20,7 +19,7 @@ from edgeqwen.kernels.state import STATE
 from edgeqwen.model.qwen2 import tiles_per_chunk
 from edgeqwen.model.weights import Matrix
 from edgeqwen.simd.isa import Isa, current_isa
-from tests.formats.packing import weights_of
+from tests.formats.packing import pack, weights_of
 
 FFN: tuple[tuple[int, int], ...] = ((2 * 8960, 1536), (1536, 8960))
 """Rows and columns of the feed-forward matrices of Qwen2.5-1.5B: gate and up together, and down."""
@@ -50,9 +49,7 @@ def fill(memory: NDArray[np.uint8], planned: Sequence[Matrix]) -> None:
         row_tiles = matrix.row_tiles
         if row_tiles not in tiles:
             rows = weights_of(matrix.format, TILE_ROWS, row_tiles)
-            packed = np.empty(row_tiles * matrix.format.tile_bytes, np.uint8)
-            pack(matrix.format, rows, TILE_ROWS, row_tiles, packed.ctypes.data, 0, 1)
-            tiles[row_tiles] = packed
+            tiles[row_tiles] = pack(matrix.format, rows).reshape(-1)
         place = memory[matrix.address : matrix.address + matrix.n_bytes]
         place.reshape(matrix.n_tiles, -1)[:] = tiles[row_tiles]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import array_kernel
 from edgeqwen.simd.isa import current_isa
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +102,7 @@ def read_bandwidth(n_threads: int, *, rounds: int = 7) -> float:
     return n * 8 * n_threads / float(np.median(seconds[1:])) / 1e9
 
 
-@kernel
+@array_kernel
 def _sum(values):  # type: ignore[no-untyped-def]
     total = np.uint64(0)
     for i in range(values.size):

@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
 
-from edgeqwen import guide
 from edgeqwen.chat import Chat
 from edgeqwen.config import ModelConfig
 from edgeqwen.engine import LOGITS_TOKENS, Engine
@@ -26,8 +25,10 @@ from edgeqwen.options import (
 )
 from edgeqwen.sampling import SamplingOptions
 from edgeqwen.shared_engine import SharedEngine
-from edgeqwen.text.chat_template import ChatTemplate
 from edgeqwen.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from edgeqwen.text.chat_template import ChatTemplate
 
 
 def load(
@@ -55,24 +56,24 @@ def load(
     if max_context is not None:
         max_context = positive_integer(max_context, "max_context")
     if path is None:
+        from edgeqwen import guide
+
         path = guide.model_path()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(GgufFile.open(path))
+        engine = Engine(file, n_threads=n_threads, max_context=max_context, cache_type=cache_type)
+        stack.callback(engine.close)
+        # While threads pack the weights.
         tokenizer = Tokenizer.from_gguf(file)
         sampling = SamplingOptions.from_gguf(file.metadata)
-        n_rows = file.config().vocab_size
+        n_rows = engine.config.vocab_size
         if tokenizer.vocab_size != n_rows:
             raise FileFormatError(
                 f"{path}: tokenizer.ggml.tokens has {tokenizer.vocab_size} tokens, expected "
                 f"{n_rows}, the rows of token_embd.weight; convert the model again"
             )
-        engine = Engine(
-            file,
-            n_threads=n_threads,
-            max_context=max_context,
-            cache_type=cache_type,
-            progress=progress,
-        )
+        engine.prepare()
+        engine.wait_until_loaded(progress)
         stack.pop_all()
     return Model(engine, tokenizer, file, sampling)
 
@@ -103,9 +104,12 @@ class Model:
         return self._shared.engine
 
     @property
-    def chat_template(self) -> ChatTemplate:
+    def chat_template(self) -> "ChatTemplate":
         """The file's own chat template; TemplateError if it has none or a broken one."""
         if self._template is None:
+            # Late: it brings a template engine, which generating from a text doesn't need.
+            from edgeqwen.text.chat_template import ChatTemplate
+
             self._shared.check_open()
             self._template = ChatTemplate.from_gguf(self._file)
         return self._template

@@ -1,6 +1,7 @@
 """The engine: sequences of tokens in, logits out. One step at a time, by one caller at a time."""
 
 import contextlib
+import functools
 import reprlib
 import threading
 import weakref
@@ -22,7 +23,8 @@ from edgeqwen.model.observation import Observation, ObservedRecording, observed_
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.weights import Weights
-from edgeqwen.sampling import Sampler, SamplingOptions
+from edgeqwen.sampling.kernels import largest
+from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import current_isa
 
 Progress = Callable[[int, int], None]
@@ -75,7 +77,8 @@ class Engine:
 
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
     sequence may hold, by default what the model was trained for. ``cache_type``: "f16", or "f32"
-    for comparisons. ``progress(done, total)`` gets bytes of the file while weights are packed.
+    for comparisons. The weights are packed in the background: the first step waits for them, and
+    ``wait_until_loaded`` does.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """
@@ -87,7 +90,6 @@ class Engine:
         n_threads: int | None = None,
         max_context: int | None = None,
         cache_type: str = "f16",
-        progress: Progress | None = None,
         pack: bool = True,
     ) -> None:
         self.config = file.config()
@@ -104,7 +106,7 @@ class Engine:
         self.isa = current_isa()
         self._weights = Weights(file, self.config)
         if pack:
-            self._weights.pack(self.n_threads, progress)
+            self._weights.start_packing(self._team)
         self._recorder = Recorder(
             self.config, self._weights, self._layout, self.isa, self.n_threads
         )
@@ -113,6 +115,18 @@ class Engine:
         self._tapes: dict[str, tuple[Tape, Buffers]] = {}
         self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
         self._closed = False
+
+    def prepare(self) -> None:
+        """Records the steps of reading and generating, and loads or compiles their kernels."""
+        for name in ("prefill", "decode"):
+            self._tape(name)
+
+    def wait_until_loaded(self, progress: Progress | None = None) -> None:
+        """Returns when the weights are packed; ``progress(done, total)`` gets bytes of the file.
+
+        Raises ClosedError if the engine was closed meanwhile.
+        """
+        self._weights.wait(progress)
 
     def new_sequence(self) -> Sequence:
         """Returns an empty sequence with room for ``max_context`` tokens."""
@@ -182,6 +196,7 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
+            self._weights.stop_packing()
             self._team.close()
             self._tapes.clear()
             for buffers in self._buffers.values():
@@ -225,6 +240,7 @@ class Engine:
         with self._lock:
             self._check_open()
             tape, _ = self._tape(name)
+            self._weights.wait()
             if observation is not None:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
@@ -244,7 +260,7 @@ class Engine:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
         kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
         kernels.update(self._team.kernels())
-        kernels["sampling", "largest"] = _compile_sampling
+        kernels["sampling", "largest"] = functools.partial(largest.address, INT)
         for name in STEPS:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
@@ -290,10 +306,6 @@ def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
         raise OptionError(f"tokens must be integers, not {reprlib.repr(tokens)}")
     return ids
-
-
-def _compile_sampling() -> None:
-    Sampler(SamplingOptions(), vocab_size=2).sample(np.zeros(2, np.float32))
 
 
 def warmup(

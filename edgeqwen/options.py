@@ -1,7 +1,6 @@
 """The arguments of a generation, checked before any work is done."""
 
 import dataclasses
-import difflib
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
@@ -70,6 +69,8 @@ def sampling_options(defaults: SamplingOptions, changes: SamplingKeywords) -> Sa
     known = [field.name for field in dataclasses.fields(SamplingOptions)]
     for name in changes:
         if name not in known:
+            import difflib
+
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             raise OptionError(f"unknown option {name!r}: {hint}")

@@ -7,7 +7,6 @@ registers, and float16 in hardware and in integer code.
 import numpy as np
 import pytest
 
-import edgeqwen.simd.types  # noqa: F401 - lets kernels take an Isa as an argument
 from edgeqwen.simd.isa import GENERIC, Isa, available_isas, current_isa
 
 GENERIC_8 = Isa("generic8", 8, 16, "widen", f16=False)

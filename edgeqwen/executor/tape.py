@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numba import typeof, types
 from numpy.typing import NDArray
 
 from edgeqwen.simd.atomics import atomic_load, compare_and_swap, pause, yield_processor
-from edgeqwen.simd.compile import call_kernel, inline_kernel, kernel_address
+from edgeqwen.simd.calls import call_kernel
+from edgeqwen.simd.compile import INT, inline_kernel
 from edgeqwen.simd.records import record, record_view
 
 OPERATION = record(
@@ -45,7 +45,7 @@ class Tape:
     """A list of operations with the arguments they point to. Recorded once, never changed."""
 
     def __init__(self) -> None:
-        self._recorded: list[tuple[Any, types.Type, NDArray[Any], int, int, int]] = []
+        self._recorded: list[tuple[Any, Any, NDArray[Any], int, int, int]] = []
         self.names: list[str] = []
         self.operations: NDArray[np.int64] = np.zeros(0, OPERATION)
         self.counters: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -75,15 +75,15 @@ class Tape:
         for field, value in arguments.items():
             filled[field] = value
         self._recorded.append(
-            (kernel, typeof(token), filled, chunks, tokens_per_chunk, positions_per_chunk)
+            (kernel, token, filled, chunks, tokens_per_chunk, positions_per_chunk)
         )
         self.names.append(name or kernel.__name__)
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], int]]:
         """Returns what must be compiled: by kernel and token, a function that does it."""
         return {
-            (kernel.__name__, str(token)): functools.partial(
-                kernel_address, kernel, token, types.int64, types.int64, types.int64
+            (kernel.__name__, token.token_name): functools.partial(
+                kernel.address, token, INT, INT, INT
             )
             for kernel, token, *_ in self._recorded
         }
@@ -93,7 +93,7 @@ class Tape:
         addresses = {key: compiled() for key, compiled in self.kernels().items()}
         self.operations = np.array(
             [
-                (addresses[kernel.__name__, str(token)], arguments.ctypes.data, *chunks)
+                (addresses[kernel.__name__, token.token_name], arguments.ctypes.data, *chunks)
                 for kernel, token, arguments, *chunks in self._recorded
             ],
             OPERATION,

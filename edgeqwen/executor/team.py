@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from numba import types
 
 from edgeqwen.errors import ClosedError, OptionError
 from edgeqwen.executor.tape import Tape, replay
@@ -21,7 +20,7 @@ from edgeqwen.simd.atomics import (
     pause,
     yield_processor,
 )
-from edgeqwen.simd.compile import compile_kernel, kernel
+from edgeqwen.simd.compile import INT, kernel
 
 # The job that all threads look at: int64 fields at these byte offsets.
 EPOCH, OPERATIONS, N_OPERATIONS, COUNTERS, N_TOKENS, N_POSITIONS = range(0, 48, 8)
@@ -127,9 +126,7 @@ class Team:
         """Returns what a team compiles: by name, a function that does it."""
         n_arguments = {_serve: 4, _step: 7, _take_sleeper: 3}
         return {
-            ("team", kernel.__name__): functools.partial(
-                compile_kernel, kernel, *(types.int64,) * n
-            )
+            ("team", kernel.__name__): functools.partial(kernel.address, *(INT,) * n)
             for kernel, n in n_arguments.items()
         }
 

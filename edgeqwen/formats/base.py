@@ -17,20 +17,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from edgeqwen.formats.panel import Panel
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import register_token
+from edgeqwen.simd.token import Token
 
 TILE_ROWS = 16
 BLOCK_COLUMNS = 32
 
 
-class Format(ABC):
+class Format(Token, ABC):
     """A GGUF tensor type that kernels can run. A format is a token: kernels know it by its type."""
 
     name: str
@@ -40,6 +39,10 @@ class Format(ABC):
     header_bytes = 0
     tile_blocks = 1
     block_bytes: int
+
+    @property
+    def token_name(self) -> str:
+        return f"Format({self.name})"
 
     @property
     def tile_bytes(self) -> int:
@@ -123,7 +126,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
+class Tiling(Token):
     """A format, an instruction set and a micro-kernel shape: the token that specialises kernels.
 
     A micro-kernel multiplies ``n_parts`` parts of a tile by ``n_tokens`` tokens in registers.
@@ -133,6 +136,11 @@ class Tiling:
     isa: Isa
     n_tokens: int
     n_parts: int
+
+    @property
+    def token_name(self) -> str:
+        shape = f"{self.n_tokens} tokens x {self.n_parts} parts"
+        return f"Tiling({self.format.name}, {self.isa.name}/{self.isa.lanes}, {shape})"
 
     @property
     def panel(self) -> Panel:
@@ -169,27 +177,3 @@ class Tiling:
         if self.expands:
             return 4 * self.isa.lanes * self.words * self.n_tokens
         return self.panel.block_bytes
-
-
-class TilingType(types.Type):  # type: ignore[misc]
-    """The Numba type of a Tiling: kernels compiled for it are cached under its name."""
-
-    def __init__(self, tiling: Tiling) -> None:
-        self.tiling = t = tiling
-        shape = f"{t.n_tokens} tokens x {t.n_parts} parts"
-        self.isa = t.isa
-        super().__init__(name=f"Tiling({t.format.name}, {t.isa.name}/{t.isa.lanes}, {shape})")
-
-
-register_token(Tiling, TilingType)
-
-
-class FormatType(types.Type):  # type: ignore[misc]
-    """The Numba type of a Format."""
-
-    def __init__(self, format_: Format) -> None:
-        self.format = format_
-        super().__init__(name=f"Format({format_.name})")
-
-
-register_token(Format, FormatType)

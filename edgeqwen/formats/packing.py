@@ -1,67 +1,94 @@
 """Packing: rows of GGUF blocks into tiles, one template for all formats."""
 
-from typing import Any
+import mmap
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 from numpy.typing import NDArray
 
-from edgeqwen.formats.base import TILE_ROWS, Format, FormatType
-from edgeqwen.simd.compile import compile_kernel, kernel
+from edgeqwen.formats.base import TILE_ROWS, Format
+from edgeqwen.simd.atomics import atomic_add, atomic_load
+from edgeqwen.simd.compile import kernel, token_method
+from edgeqwen.simd.memory import release_pages
 from edgeqwen.simd.ops import constant, poke_i64
+from edgeqwen.simd.records import record, record_view
 
-_tile_bytes = constant(lambda t: t.format.tile_bytes)
-_tile_row_bytes = constant(lambda t: t.format.tile_row_bytes)
+_tile_bytes = constant(lambda t: t.value.tile_bytes)
+_tile_row_bytes = constant(lambda t: t.value.tile_row_bytes)
+_pack_row = token_method("pack_row")
 
+# A thread packs so many source bytes at a time.
+JOB_BYTES = 1 << 19
 
-def _pack_row(format_: Any, source: Any, tile: Any, row: Any, table: Any) -> None:
-    """Stands for ``Format.pack_row`` of the format that ``format_`` is a token of."""
-    raise NotImplementedError
+JOB = record(
+    "source",  # a matrix as a GGUF has it: n_rows rows of row_tiles * tile_row_bytes bytes
+    "n_rows",
+    "row_tiles",  # tiles side by side
+    "tiles",  # uint8 [ceil(n_rows / 16)][row_tiles][tile_bytes]
+    "first",  # rows of tiles to pack: [first, last)
+    "last",
+)
+job_view = record_view(JOB)
+_job_bytes = JOB.itemsize
 
-
-# Written into the template, as ``inline_kernel`` explains.
-@overload(_pack_row, inline="always")
-def _pack_row_of(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
-    return format_.format.pack_row
+PACK = record(
+    "jobs",  # JOB [chunks]
+    "table",  # address of ``Format.table()``, or 0
+    "done",  # int64: source bytes packed so far
+    "stop",  # int64: if it isn't 0, nothing more is done
+    "page_bytes",  # the size of a page of the source that may be given up when read; 0: none may
+)
+pack_view = record_view(PACK)
 
 
 @kernel
-def _pack(format_, source, n_rows, row_tiles, tiles, first, last, table):  # type: ignore[no-untyped-def]
-    for i in range(first, last):
+def pack_tiles(format_, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Does one job: rows of GGUF blocks become rows of tiles."""
+    a = pack_view(args)
+    if atomic_load(a.stop) != 0:
+        return
+    job = job_view(a.jobs + chunk * _job_bytes)
+    n_rows, row_tiles = job.n_rows, job.row_tiles
+    row_bytes = row_tiles * _tile_row_bytes(format_)
+    for i in range(job.first, job.last):
         for k in range(row_tiles):
-            tile = tiles + (i * row_tiles + k) * _tile_bytes(format_)
+            tile = job.tiles + (i * row_tiles + k) * _tile_bytes(format_)
             if (i + 1) * TILE_ROWS > n_rows:
                 for offset in range(0, _tile_bytes(format_), 8):
                     poke_i64(tile + offset, 0)
             for r in range(min(TILE_ROWS, n_rows - i * TILE_ROWS)):
                 row = i * TILE_ROWS + r
-                block = source + (row * row_tiles + k) * _tile_row_bytes(format_)
-                _pack_row(format_, block, tile, r, table)
+                block = job.source + row * row_bytes + k * _tile_row_bytes(format_)
+                _pack_row(format_, block, tile, r, a.table)
+    start = job.source + job.first * TILE_ROWS * row_bytes
+    end = job.source + min(job.last * TILE_ROWS, n_rows) * row_bytes
+    atomic_add(a.done, end - start)
+    if a.page_bytes != 0:
+        # Only whole pages: neighbours may still be read, or belong to somebody else.
+        start = (start + a.page_bytes - 1) // a.page_bytes * a.page_bytes
+        end = end // a.page_bytes * a.page_bytes
+        if end > start:
+            release_pages(start, end - start)
 
 
-def pack(
-    format_: Format,
-    source: NDArray[np.uint8],
-    n_rows: int,
-    row_tiles: int,
-    tiles: int,
-    first: int,
-    last: int,
-) -> None:
-    """Packs rows of GGUF blocks into the tiles [first, last) of a matrix at the address ``tiles``.
+def pack_jobs(format_: Format, source: NDArray[np.uint8], n_rows: int, tiles: int) -> NDArray[np.void]:
+    """Returns the jobs, JOB [n], that pack a matrix to tiles at an address.
 
-    source: the matrix as the file has it, ``n_rows`` rows of ``row_tiles * tile_row_bytes`` bytes.
-    tiles: uint8 [n_tiles][row_tiles][tile_bytes], n_tiles = ceil(n_rows / 16).
+    source: the matrix as the file has it, ``n_rows`` rows of whole tiles' bytes.
     """
-    needed = n_rows * row_tiles * format_.tile_row_bytes
-    if source.nbytes < needed or not source.flags.c_contiguous:
-        raise AssertionError(f"{format_.name}: {source.nbytes} bytes to pack, planned {needed}")
-    table = format_.table()
-    lookup = 0 if table is None else table.ctypes.data
-    _pack(format_, source.ctypes.data, n_rows, row_tiles, tiles, first, last, lookup)
+    row_bytes = source.nbytes // n_rows
+    row_tiles, rest = divmod(row_bytes, format_.tile_row_bytes)
+    if rest or row_bytes * n_rows != source.nbytes or not source.flags.c_contiguous:
+        raise AssertionError(f"{format_.name}: {source.nbytes} bytes aren't {n_rows} rows of tiles")
+    n_tiles = -(-n_rows // TILE_ROWS)
+    step = max(1, JOB_BYTES // (TILE_ROWS * row_bytes))
+    jobs = np.zeros(-(-n_tiles // step), JOB)
+    jobs["source"], jobs["n_rows"] = source.ctypes.data, n_rows
+    jobs["row_tiles"], jobs["tiles"] = row_tiles, tiles
+    jobs["first"] = np.arange(0, n_tiles, step)
+    jobs["last"] = np.minimum(jobs["first"] + step, n_tiles)
+    return jobs
 
 
-def compile_pack(format_: Format) -> None:
-    """Compiles (or loads) what ``pack`` runs for a format."""
-    compile_kernel(_pack, FormatType(format_), *(types.int64,) * 7)
+def releasable_page_bytes() -> int:
+    """Returns the size of the pages that ``pack_tiles`` may give up, or 0 where it can't."""
+    return mmap.PAGESIZE if hasattr(mmap, "MADV_DONTNEED") else 0

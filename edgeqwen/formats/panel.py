@@ -10,14 +10,12 @@ It holds ``n_tokens`` activation vectors block by block, each block of 32 column
 
 from dataclasses import dataclass
 
-from numba import types
-
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import register_token
+from edgeqwen.simd.token import Token
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(Token):
     """The token that kernels which write panels are specialised by."""
 
     isa: Isa
@@ -28,6 +26,14 @@ class Panel:
     offset: int = 0
 
     @property
+    def token_name(self) -> str:
+        kind = "f32"
+        if self.integers:
+            sums = "scaled" if self.scaled_sums else f"{self.offset} x"
+            kind = f"i8 with {self.groups} {sums} sums"
+        return f"Panel({self.n_tokens} {kind}, {self.isa.name}/{self.isa.lanes})"
+
+    @property
     def token_bytes(self) -> int:
         """Bytes that one token takes in one block."""
         return 32 + 4 + 4 * self.groups if self.integers else 128
@@ -35,19 +41,3 @@ class Panel:
     @property
     def block_bytes(self) -> int:
         return self.n_tokens * self.token_bytes
-
-
-class PanelType(types.Type):  # type: ignore[misc]
-    """The Numba type of a Panel."""
-
-    def __init__(self, panel: Panel) -> None:
-        self.panel = p = panel
-        self.isa = p.isa
-        kind = "f32"
-        if p.integers:
-            sums = "scaled" if p.scaled_sums else f"{p.offset} x"
-            kind = f"i8 with {p.groups} {sums} sums"
-        super().__init__(name=f"Panel({p.n_tokens} {kind}, {p.isa.name}/{p.isa.lanes})")
-
-
-register_token(Panel, PanelType)

@@ -1,11 +1,11 @@
 """Attention over a range of positions with online softmax: the part that all steps share."""
 
+from typing import Any
+
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from edgeqwen.kernels.attention_types import ELEMENT_BYTES, STREAM, AttentionShape, load_cached
-from edgeqwen.simd.compile import inline_kernel
+from edgeqwen.simd.compile import inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import (
     constant,
@@ -24,7 +24,6 @@ from edgeqwen.simd.ops import (
     sum_lanes,
     zeros_f32,
 )
-from edgeqwen.simd.types import VectorType
 
 BLOCK = 128
 """Positions whose scores are held at once."""
@@ -34,33 +33,33 @@ SCORES_STRIDE = 4 * (BLOCK + 16)  # not a power of two, which would put all rows
 LOWEST, MASKED = np.float32(-1e30), np.float32(-3e38)
 
 
-head_dim = constant(lambda t: t.shape.head_dim)
-group = constant(lambda t: t.shape.group)
-tokens_per_chunk = constant(lambda t: t.shape.tokens)
-n_rows = constant(lambda t: t.shape.padded_rows)
-micro_rows = constant(lambda t: t.shape.rows)
-micro_columns = constant(lambda t: t.shape.vectors * t.shape.isa.lanes)
-element_bytes = constant(lambda t: ELEMENT_BYTES[t.shape.cache_type])
+head_dim = constant(lambda t: t.value.head_dim)
+group = constant(lambda t: t.value.group)
+tokens_per_chunk = constant(lambda t: t.value.tokens)
+n_rows = constant(lambda t: t.value.padded_rows)
+micro_rows = constant(lambda t: t.value.rows)
+micro_columns = constant(lambda t: t.value.vectors * t.value.isa.lanes)
+element_bytes = constant(lambda t: ELEMENT_BYTES[t.value.cache_type])
 
 
-def _products_type(shape: AttentionShape) -> types.UniTuple:
-    vector = VectorType("f32", shape.isa.lanes, shape.isa)
+def _products_type(shape: AttentionShape) -> Any:
+    vector = types.VectorType("f32", shape.isa.lanes, shape.isa)
     return types.UniTuple(vector, shape.rows * shape.vectors)
 
 
-@intrinsic
+@operation
 def _zeros(typing_context, attention):  # type: ignore[no-untyped-def]
-    type_ = _products_type(attention.shape)
+    type_ = _products_type(attention.value)
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return Emitter(builder, attention.shape.isa).zero(context.get_value_type(type_))
+        return Emitter(builder, attention.value.isa).zero(context.get_value_type(type_))
 
     return type_(attention), codegen
 
 
-@intrinsic
+@operation
 def _load_products(typing_context, attention, out, stride):  # type: ignore[no-untyped-def]
-    type_, s = _products_type(attention.shape), attention.shape
+    type_, s = _products_type(attention.value), attention.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, s.isa)
@@ -75,9 +74,9 @@ def _load_products(typing_context, attention, out, stride):  # type: ignore[no-u
     return type_(attention, types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def _store_products(typing_context, attention, products, out, stride):  # type: ignore[no-untyped-def]
-    s = attention.shape
+    s = attention.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, s.isa)
@@ -91,10 +90,10 @@ def _store_products(typing_context, attention, products, out, stride):  # type: 
     return types.void(attention, products, types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def _step(typing_context, attention, products, left, left_stride, stream):  # type: ignore[no-untyped-def]
     """products[row][column] += left[row] * stream[column], for one step of the sum."""
-    s = attention.shape
+    s = attention.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, products, left, left_stride, stream = values

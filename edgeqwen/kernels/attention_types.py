@@ -14,11 +14,9 @@ so that both stream 32 columns a step, in memory's order, without a transpositio
 
 from dataclasses import dataclass
 
-from numba import types
-
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import register_token
+from edgeqwen.simd.token import Token
 
 STREAM = 32
 """Columns of K (positions) or V (dimensions) that lie side by side in the cache."""
@@ -30,7 +28,7 @@ ELEMENT_BYTES = {"f16": 2, "f32": 4}
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionShape:
+class AttentionShape(Token):
     """How attention is computed for one model on one instruction set.
 
     ``group`` query heads share a KV head; a chunk of work takes ``tokens`` tokens of one KV head,
@@ -44,6 +42,12 @@ class AttentionShape:
     tokens: int
     rows: int
     cache_type: str
+
+    @property
+    def token_name(self) -> str:
+        shape = f"{self.tokens} tokens x {self.group} heads by {self.rows}"
+        isa = f"{self.isa.name}/{self.isa.lanes}"
+        return f"Attention({isa}, head_dim {self.head_dim}, {shape}, {self.cache_type})"
 
     @property
     def vectors(self) -> int:
@@ -71,21 +75,6 @@ def attention_shape(
         key=lambda s: (-(-s[0] * group // s[1]) * (s[1] + 3) / s[0], -s[0]),
     )
     return AttentionShape(isa, head_dim, group, *best, cache_type)
-
-
-class AttentionType(types.Type):  # type: ignore[misc]
-    """The Numba type of an AttentionShape."""
-
-    def __init__(self, shape: AttentionShape) -> None:
-        self.shape = s = shape
-        self.isa = s.isa
-        super().__init__(
-            name=f"Attention({s.isa.name}/{s.isa.lanes}, head_dim {s.head_dim}, "
-            f"{s.tokens} tokens x {s.group} heads by {s.rows}, {s.cache_type})"
-        )
-
-
-register_token(AttentionShape, AttentionType)
 
 
 def load_cached(e: Emitter, cache_type: str, address: Value, offset: int) -> Value:

@@ -1,12 +1,9 @@
 """The embedding lookup: rows of a packed matrix, dequantized into the residual stream."""
 
-from numba import types
-from numba.extending import intrinsic
-
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Place
 from edgeqwen.kernels.products import block_bytes, header_bytes, tile_blocks, tile_bytes
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_kernel, operation, types
 from edgeqwen.simd.emitter import F32, Emitter
 from edgeqwen.simd.ops import peek_i32
 from edgeqwen.simd.records import record, record_view
@@ -20,10 +17,10 @@ EMBED = record(
 embed_view = record_view(EMBED)
 
 
-@intrinsic
+@operation
 def dequantize_block(typing_context, tiling, tile, block, out):  # type: ignore[no-untyped-def]
     """Writes a block of a tile as float32 [32 columns][16 rows]."""
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, t.isa)
@@ -36,10 +33,10 @@ def dequantize_block(typing_context, tiling, tile, block, out):  # type: ignore[
     return types.void(tiling, i, i, i), codegen
 
 
-@intrinsic
+@operation
 def dequantize_row(typing_context, tiling, tile, block, row, out):  # type: ignore[no-untyped-def]
     """Writes the 32 columns of a block in one row of a tile as float32."""
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, tile, block, row, out = values

@@ -5,9 +5,6 @@ that fits the first-level cache, all tiles of the chunk go by; their accumulator
 memory from one stretch to the next. Sums are formed in the same order as in GEMV.
 """
 
-from numba import types
-from numba.extending import intrinsic
-
 from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.products import (
     block_bytes,
@@ -27,14 +24,14 @@ from edgeqwen.kernels.products import (
     zero_totals,
 )
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 
 # Bytes of a panel that stay in the first-level cache while tiles go by.
 STRETCH_BYTES = 20 << 10
 
-expands = constant(lambda t: int(t.tiling.expands))
+expands = constant(lambda t: int(t.value.expands))
 
 
 def stretch_blocks(tiling: Tiling) -> int:
@@ -43,7 +40,7 @@ def stretch_blocks(tiling: Tiling) -> int:
     return max(1, STRETCH_BYTES // (tiling.step_bytes * tile_blocks)) * tile_blocks
 
 
-stretch = constant(lambda t: stretch_blocks(t.tiling))
+stretch = constant(lambda t: stretch_blocks(t.value))
 
 
 def scratch_bytes(tiling: Tiling, tiles_per_chunk: int) -> int:
@@ -52,10 +49,10 @@ def scratch_bytes(tiling: Tiling, tiles_per_chunk: int) -> int:
     return stretch_bytes + tiles_per_chunk * TILE_ROWS * tiling.n_tokens * 4
 
 
-@intrinsic
+@operation
 def expand_block(typing_context, tiling, block, target):  # type: ignore[no-untyped-def]
     """Copies one panel block to scratch memory as the micro-kernel reads it, if that differs."""
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         if t.expands:

@@ -5,9 +5,6 @@ has read ahead of a late one must fit its queues, and a block's instructions fil
 are asked for long before, first into the second-level cache, then from there into the first.
 """
 
-from numba import types
-from numba.extending import intrinsic
-
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.kernels.products import (
     block_bytes,
@@ -21,7 +18,7 @@ from edgeqwen.kernels.products import (
     tile_bytes,
     zero_totals,
 )
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 
 LINE_BYTES = 64
@@ -29,10 +26,10 @@ LINE_BYTES = 64
 AHEAD = ((4096, 2), (1024, 1))
 
 
-@intrinsic
+@operation
 def prefetch_after(typing_context, tiling, block):  # type: ignore[no-untyped-def]
     """Asks for the lines of blocks that follow this one in memory, or may follow."""
-    format_, isa = tiling.tiling.format, tiling.tiling.isa
+    format_, isa = tiling.value.format, tiling.value.isa
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, isa)

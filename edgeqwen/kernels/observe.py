@@ -4,11 +4,8 @@ They are read as float32, before a format rounds them to int8: beside a large ac
 makes a block's small ones zero, and their weights would seem to matter to nobody.
 """
 
-from numba import types
-from numba.extending import intrinsic
-
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import lanes
 from edgeqwen.simd.records import record, record_view
@@ -33,7 +30,7 @@ OBSERVE = record(
 observe_view = record_view(OBSERVE)
 
 
-@intrinsic
+@operation
 def add_squares(typing_context, isa, x, sums):  # type: ignore[no-untyped-def]
     """Adds the squares of a vector of float32 at ``x`` to as many float64 at ``sums``."""
 

@@ -1,20 +1,17 @@
 """Activations on their way into a matrix product: written into panels, as its format reads them."""
 
-from numba import types
-from numba.extending import intrinsic
-
 from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import kernel, operation, types
 from edgeqwen.simd.emitter import F32, I32, Emitter, Value
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
 
-panel_width = constant(lambda t: t.panel.n_tokens)
-panel_block_bytes = constant(lambda t: t.panel.block_bytes)
+panel_width = constant(lambda t: t.value.n_tokens)
+panel_block_bytes = constant(lambda t: t.value.block_bytes)
 
 
-@intrinsic
+@operation
 def write_block(typing_context, token, source, panel_block, slot):  # type: ignore[no-untyped-def]
     """Writes 32 float32 at ``source`` into token ``slot`` of a panel's block.
 
@@ -22,7 +19,7 @@ def write_block(typing_context, token, source, panel_block, slot):  # type: igno
     q that the panel has room for. A NaN or infinity makes the scale NaN, so that it reaches the
     logits instead of vanishing.
     """
-    p = token.panel
+    p = token.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, source, block, slot = values

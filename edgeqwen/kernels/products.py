@@ -6,49 +6,48 @@ one or more parts of a tile by one or more tokens; its accumulators, one vector 
 token, stay in registers.
 """
 
-from numba import types
-from numba.extending import intrinsic
+from typing import Any
 
 from edgeqwen.formats.base import Place, Tiling
+from edgeqwen.simd.compile import operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
-from edgeqwen.simd.types import VectorType
 
-tile_bytes = constant(lambda t: t.tiling.format.tile_bytes)
-tile_blocks = constant(lambda t: t.tiling.format.tile_blocks)
-header_bytes = constant(lambda t: t.tiling.format.header_bytes)
-block_bytes = constant(lambda t: t.tiling.format.block_bytes)
-panel_block_bytes = constant(lambda t: t.tiling.panel.block_bytes)
-step_bytes = constant(lambda t: t.tiling.step_bytes)
-partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.tiling.n_parts * t.tiling.n_tokens)
-panel_tokens = constant(lambda t: t.tiling.n_tokens)
-rows_at_once = constant(lambda t: t.tiling.n_parts * t.isa.lanes)
+tile_bytes = constant(lambda t: t.value.format.tile_bytes)
+tile_blocks = constant(lambda t: t.value.format.tile_blocks)
+header_bytes = constant(lambda t: t.value.format.header_bytes)
+block_bytes = constant(lambda t: t.value.format.block_bytes)
+panel_block_bytes = constant(lambda t: t.value.panel.block_bytes)
+step_bytes = constant(lambda t: t.value.step_bytes)
+partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.value.n_parts * t.value.n_tokens)
+panel_tokens = constant(lambda t: t.value.n_tokens)
+rows_at_once = constant(lambda t: t.value.n_parts * t.isa.lanes)
 
 
-def _totals_type(tiling: Tiling) -> types.UniTuple:
-    vector = VectorType("f32", tiling.isa.lanes, tiling.isa)
+def _totals_type(tiling: Tiling) -> Any:
+    vector = types.VectorType("f32", tiling.isa.lanes, tiling.isa)
     return types.UniTuple(vector, tiling.n_parts * tiling.n_tokens)
 
 
-@intrinsic
+@operation
 def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
     """Returns an accumulator for each part and token of the micro-kernel, all zero."""
-    type_ = _totals_type(tiling.tiling)
+    type_ = _totals_type(tiling.value)
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return Emitter(builder, tiling.tiling.isa).zero(context.get_value_type(type_))
+        return Emitter(builder, tiling.value.isa).zero(context.get_value_type(type_))
 
     return type_(tiling), codegen
 
 
-@intrinsic
+@operation
 def step(typing_context, tiling, tile, block, row, panel, totals):  # type: ignore[no-untyped-def]
     """Returns the totals plus the product of a tile's block (parts from ``row``) and a panel's.
 
     The panel's block is as in memory, or as ``expand_block`` has written it if the tiling says so.
     """
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, tile, block, row, panel, totals = values
@@ -63,10 +62,10 @@ def step(typing_context, tiling, tile, block, row, panel, totals):  # type: igno
     return totals(tiling, i, i, i, i, totals), codegen
 
 
-@intrinsic
+@operation
 def load_partial(typing_context, tiling, address):  # type: ignore[no-untyped-def]
     """Loads the accumulators that ``save_partial`` has stored."""
-    t = tiling.tiling
+    t = tiling.value
     type_ = _totals_type(t)
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
@@ -80,10 +79,10 @@ def load_partial(typing_context, tiling, address):  # type: ignore[no-untyped-de
     return type_(tiling, types.int64), codegen
 
 
-@intrinsic
+@operation
 def save_partial(typing_context, tiling, totals, address):  # type: ignore[no-untyped-def]
     """Stores the accumulators side by side, to go on with them later."""
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, t.isa)
@@ -94,13 +93,13 @@ def save_partial(typing_context, tiling, totals, address):  # type: ignore[no-un
     return types.void(tiling, totals, types.int64), codegen
 
 
-@intrinsic
+@operation
 def store_totals(typing_context, tiling, totals, out, stride, n_valid, bias, accumulate):  # type: ignore[no-untyped-def]
     """Stores the totals of the first ``n_valid`` tokens, ``stride`` bytes apart.
 
     Adds the bias at ``bias``, unless that is 0, and what the output holds if ``accumulate``.
     """
-    t = tiling.tiling
+    t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, totals, out, stride, n_valid, bias, accumulate = values

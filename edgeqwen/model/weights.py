@@ -6,8 +6,7 @@ goes, so that memory stays at about the file's size.
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +15,15 @@ from numpy.typing import NDArray
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import UnsupportedError
+from edgeqwen.executor import Team
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
-from edgeqwen.formats.packing import compile_pack, pack
+from edgeqwen.formats.packing import pack_tiles
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
+from edgeqwen.model.packing import Packing, Source
 from edgeqwen.model.unloaded import UnloadedModel
+from edgeqwen.simd.compile import INT
 
-# Source bytes that a thread packs at a time.
-PACK_BYTES = 1 << 20
 ALIGNMENT = 64
 
 
@@ -73,7 +73,7 @@ class LayerWeights:
 
 
 class Weights:
-    """All weights of a model. ``pack`` fills them from the file; ``close`` frees them."""
+    """All weights of a model. ``start_packing`` fills them from the file; ``close`` frees them."""
 
     def __init__(self, file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
         """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run."""
@@ -81,6 +81,7 @@ class Weights:
         _check_shapes(file, config)
         self._size = 0
         self._plans: list[Matrix] = []
+        self._packing: Packing | None = None
         # Addresses are offsets until the region exists.
         embedding = self._plan(["token_embd.weight"])[0]
         tied = config.tie_word_embeddings
@@ -115,10 +116,13 @@ class Weights:
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
         """Returns what packing compiles: by name, a function that does it."""
-        return {("pack", f.name): functools.partial(compile_pack, f) for f in self.formats}
+        return {
+            ("pack", f.name): functools.partial(pack_tiles.address, f, INT, INT, INT)
+            for f in self.formats
+        }
 
-    def pack(self, n_threads: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Packs every matrix; ``progress(done, total)`` gets bytes of the file.
+    def start_packing(self, team: Team) -> None:
+        """Begins to pack every matrix on a team, which is busy until ``wait`` has returned.
 
         Raises UnsupportedError, before it takes any, for more memory than the machine has.
         """
@@ -128,19 +132,31 @@ class Weights:
                 f"this machine has {physical_memory() / 1e9:.1f} GB; convert the model to a "
                 "smaller type (edgeqwen quantize -t q4_0), or take a smaller model"
             )
-        names = [name for matrix in self._plans for name in matrix.names]
-        total = sum(self._file.tensor(name).n_bytes for name in names)
-        done = 0
-        with ThreadPoolExecutor(n_threads) as pool:
-            for matrix in self._plans:
-                for name, jobs in self._jobs(matrix):
-                    list(pool.map(lambda job: job(), jobs))
-                    self._file.release(name)
-                    done += self._file.tensor(name).n_bytes
-                    if progress is not None:
-                        progress(done, total)
+        self._packing = Packing([self._sources(matrix) for matrix in self._plans], team)
+        self._packing.keep_alive(self._region)
+        self._packing.start()
+
+    def wait(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Returns when all is packed; ``progress(done, total)`` gets bytes of the file.
+
+        Raises ClosedError if the weights were closed meanwhile.
+        """
+        packing = self._packing
+        if packing is None:
+            return
+        packing.wait(progress)
+        self._packing = None
+        for matrix in self._plans:
+            for name in matrix.names:
+                self._file.release(name)
+
+    def stop_packing(self) -> None:
+        """Ends packing, if it is under way: what isn't packed yet never will be."""
+        if self._packing is not None:
+            self._packing.stop()
 
     def close(self) -> None:
+        """Frees them, after ``stop_packing``."""
         self._region.close()
 
     def _plan(self, names: Sequence[str]) -> list[Matrix]:
@@ -206,18 +222,14 @@ class Weights:
             "or BF16; convert the model again (edgeqwen quantize keeps them in F32)"
         )
 
-    def _jobs(self, matrix: Matrix) -> Iterator[tuple[str, list[Callable[[], None]]]]:
-        """Yields each tensor's name with the jobs that pack it."""
-        format_, row_tiles = matrix.format, matrix.row_tiles
-        tiles = self._region.address + matrix.address
+    def _sources(self, matrix: Matrix) -> list[Source]:
+        """Returns what is packed into a matrix, one tensor after the other."""
+        sources, tiles = [], self._region.address + matrix.address
         for name in matrix.names:
-            n_rows, data = self._file.tensor(name).shape[0], self._file.data(name)
-            n_tiles = -(-n_rows // TILE_ROWS)
-            step = max(1, PACK_BYTES // (TILE_ROWS * row_tiles * format_.tile_row_bytes))
-            job = functools.partial(pack, format_, data, n_rows, row_tiles, tiles)
-            ranges = ((first, min(first + step, n_tiles)) for first in range(0, n_tiles, step))
-            yield name, [functools.partial(job, *range_) for range_ in ranges]
-            tiles += n_tiles * row_tiles * format_.tile_bytes
+            n_rows = self._file.tensor(name).shape[0]
+            sources.append(Source(matrix.format, self._file.data(name), n_rows, tiles))
+            tiles += -(-n_rows // TILE_ROWS) * matrix.row_tiles * matrix.format.tile_bytes
+        return sources
 
 
 def physical_memory() -> int:

@@ -1,16 +1,20 @@
 """The sampler: from logits to one token, through penalties, temperature, top-k, top-p and min-p."""
 
-import secrets
+import functools
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from numpy.random import PCG64
 
 from edgeqwen.errors import EdgeqwenError, OptionError
-from edgeqwen.sampling.kernels import largest
+from edgeqwen.sampling.kernels import LARGEST, largest
 from edgeqwen.sampling.options import SamplingOptions
 from edgeqwen.sampling.penalties import Penalties
+
+if TYPE_CHECKING:
+    from numpy.random import PCG64
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -32,14 +36,17 @@ class Sampler:
     ) -> None:
         """``prompt``: its token ids, which the repetition penalty counts too."""
         self.options = options
-        self.seed = secrets.randbits(64) if options.seed is None else options.seed
-        self._random = PCG64(self.seed)
+        self.seed = int.from_bytes(os.urandom(8)) if options.seed is None else options.seed
         self._vocab_size = vocab_size
         self._penalties = Penalties(options, vocab_size, prompt)
         # With temperature 0 only the first of the candidates counts.
         self._k = 1 if options.temperature == 0 else min(options.top_k, vocab_size)
         self._values = np.empty(self._k)
         self._ids = np.empty(self._k, np.int32)
+        self._arguments = np.zeros(1, LARGEST)
+        self._arguments["skip"] = self._penalties.penalised.ctypes.data
+        self._arguments["values"] = self._values.ctypes.data
+        self._arguments["ids"], self._arguments["k"] = self._ids.ctypes.data, self._k
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Returns the next token; ``logits``: float32 [vocab_size], not modified.
@@ -86,19 +93,11 @@ class Sampler:
 
     def _few_candidates(self, logits: npt.NDArray[np.float32]) -> tuple[Ids, Floats]:
         """Returns the ``k`` largest logits after penalties, in the order of their ids."""
-        # Always read-only: a writable array would be another signature, and compile again.
-        view = logits.view()
-        view.flags.writeable = False
         ids, values = self._penalties.apply(logits)
-        found = largest(
-            view,
-            view.view(np.int32),
-            self._penalties.penalised,
-            values,
-            ids,
-            self._values,
-            self._ids,
-        )
+        a = self._arguments
+        a["logits"], a["n_logits"] = logits.ctypes.data, len(logits)
+        a["more_ids"], a["more_values"], a["n_more"] = ids.ctypes.data, values.ctypes.data, len(ids)
+        found = largest(a.ctypes.data)
         if found < 0:
             self._refuse(logits)
         return self._ids[:found], self._values[:found]
@@ -123,11 +122,18 @@ class Sampler:
             "numbers overflow"
         )
 
+    @functools.cached_property
+    def _generator(self) -> "PCG64":
+        # Late: importing it takes as long as reading a short prompt, and the greedy never draw.
+        from numpy.random import PCG64
+
+        return PCG64(self.seed)
+
     def _draw(self, weights: Floats) -> int:
         """Returns an index, drawn with probabilities in proportion to the weights."""
         cumulative = weights.cumsum()
         # 53 random bits, straight from the generator: what numpy makes of them may change.
-        uniform = (self._random.random_raw() >> 11) * 2.0**-53
+        uniform = (self._generator.random_raw() >> 11) * 2.0**-53
         index = int(cumulative.searchsorted(uniform * cumulative[-1], side="right"))
         if index == len(weights):
             # Rounding has put the product onto the end itself.

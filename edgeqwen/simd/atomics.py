@@ -1,31 +1,17 @@
 """Atomic operations, spinning and yielding: what the thread team is made of."""
 
-import ctypes
-import os
 import platform
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.machine_code import YIELD
 
 I64 = ir.IntType(64)
 
 
-def _yield_address() -> int:
-    """The address of the system's function that gives the processor to another thread."""
-    if os.name == "nt":
-        function = ctypes.WinDLL("kernel32").SwitchToThread  # type: ignore[attr-defined]
-    else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-# One name on every system, resolved when machine code is linked, also when it comes from the cache.
-llvm.add_symbol("edgeqwen_yield", _yield_address())
-
-
-def _declared(module: ir.Module, name: str, type_: ir.FunctionType) -> ir.Function:
+def declared(module: ir.Module, name: str, type_: ir.FunctionType) -> ir.Function:
+    """Returns a function that is defined elsewhere."""
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, type_, name)
 
@@ -34,7 +20,7 @@ def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return builder.inttoptr(address, I64.as_pointer())
 
 
-@intrinsic
+@operation
 def atomic_load(typing_context, address):  # type: ignore[no-untyped-def]
     """Loads an int64 and sees what the thread that stored it had written before.
 
@@ -48,7 +34,7 @@ def atomic_load(typing_context, address):  # type: ignore[no-untyped-def]
     return types.int64(types.int64), codegen
 
 
-@intrinsic
+@operation
 def atomic_store(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Stores an int64, sequentially consistent."""
 
@@ -59,7 +45,7 @@ def atomic_store(typing_context, address, value):  # type: ignore[no-untyped-def
     return types.void(types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def atomic_add(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Adds to an int64 and returns what it was before."""
 
@@ -69,7 +55,7 @@ def atomic_add(typing_context, address, value):  # type: ignore[no-untyped-def]
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def atomic_exchange(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Replaces an int64 and returns what it was before."""
 
@@ -79,7 +65,7 @@ def atomic_exchange(typing_context, address, value):  # type: ignore[no-untyped-
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def compare_and_swap(typing_context, address, expected, desired):  # type: ignore[no-untyped-def]
     """Stores ``desired`` if the int64 is ``expected``; returns what it was before."""
 
@@ -92,30 +78,30 @@ def compare_and_swap(typing_context, address, expected, desired):  # type: ignor
     return types.int64(types.int64, types.int64, types.int64), codegen
 
 
-@intrinsic
+@operation
 def pause(typing_context):  # type: ignore[no-untyped-def]
     """Tells the CPU that this thread spins (x86 pause, ARM yield)."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         machine, module, void = platform.machine().lower(), builder.module, ir.VoidType()
         if machine in ("x86_64", "amd64"):
-            function = _declared(module, "llvm.x86.sse2.pause", ir.FunctionType(void, []))
+            function = declared(module, "llvm.x86.sse2.pause", ir.FunctionType(void, []))
             builder.call(function, [])
         elif machine in ("aarch64", "arm64"):
             hint = ir.FunctionType(void, [ir.IntType(32)])
-            builder.call(_declared(module, "llvm.aarch64.hint", hint), [ir.IntType(32)(1)])
+            builder.call(declared(module, "llvm.aarch64.hint", hint), [ir.IntType(32)(1)])
         return context.get_dummy_value()
 
     return types.void(), codegen
 
 
-@intrinsic
+@operation
 def yield_processor(typing_context):  # type: ignore[no-untyped-def]
     """Lets another thread run on this processor, if one is waiting."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         type_ = ir.FunctionType(ir.IntType(32), [])
-        builder.call(_declared(builder.module, "edgeqwen_yield", type_), [])
+        builder.call(declared(builder.module, YIELD, type_), [])
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -1,82 +1,187 @@
-"""The one decorator behind which every compiled function of edgeqwen stands."""
+"""The decorators behind which every compiled function of edgeqwen stands. They only declare it.
 
+Importing Numba takes longer than a small model takes to load, and machine code that was kept needs
+no compiler: a kernel's is looked for in the cache first, and loaded by LLVM alone
+(``simd/machine_code.py``). Only where there is none does ``simd/compiler.py`` import Numba, turn
+declarations into what it knows, and compile.
+"""
+
+import ctypes
 import functools
-from collections.abc import Callable
-from typing import Any
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from edgeqwen.simd.cache import CacheFile, read_kernel, write_kernel
+from edgeqwen.simd.machine_code import load
+from edgeqwen.simd.token import Token
 
-from edgeqwen.simd.cache import KernelCache
+INT = "int64"
+"""The argument of a kernel that is no token: an address or an integer."""
 
-# Not "nnan" or "ninf": plain fastmath=True would let LLVM drop the checks for NaN and infinity.
-FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+compilations: list[str] = []
+"""The kernels that this process had to compile, because no cache had them."""
+
+
+class _NumbaTypes:
+    """``numba.types``, and what ``simd/types.py`` adds to them; imported at the first use.
+
+    For code that runs while kernels are compiled, and only there.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(importlib.import_module("edgeqwen.simd.types"), name)
+        setattr(self, name, value)
+        return value
+
+
+types = _NumbaTypes()
+
+
+class Operation:
+    """Code that kernels call and that emits LLVM instructions in place: a Numba intrinsic.
+
+    ``typing`` gets a typing context and the arguments' types, and returns a signature and a
+    function (context, builder, signature, values) that emits.
+    """
+
+    def __init__(self, typing: Callable[..., Any]) -> None:
+        self.typing = typing
+
+
+class TokenMethod:
+    """Calls the function of this name that the token, its first argument, has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class InlineKernel:
+    """A small function that kernels call: compiled into them, not alone.
+
+    It must be written into its callers before LLVM sees them. Numba would compile it first and link
+    the result, and LLVM rewrites a function's addresses when it makes machine code of it: of
+    ``base + offset``, either may become the pointer. A caller's constant offset is then one into
+    nothing, and all code that leads there is removed.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
+        self.function, self.exact = function, exact
+
+
+class _Compiled(NamedTuple):
+    address: int
+    returns: bool
+    call: Any  # the same as a function of ctypes, which leaves the GIL to others
+
+
+class Kernel:
+    """A module-level function of tokens, addresses and integers, compiled once per tokens.
+
+    It returns nothing or an int64. ``exact`` keeps IEEE arithmetic operation by operation, for
+    results that are a convention of a file format, or that two kernels must agree on. Nothing that
+    it is given is checked: callers validate every size, offset and address first. It runs without
+    the GIL.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
+        self.function, self.exact = function, exact
+        self._compiled: dict[tuple[str, ...], _Compiled] = {}
+        self._lock = threading.Lock()
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> int | None:
+        compiled = self._get([a if isinstance(a, Token) else INT for a in arguments])
+        values = [None if isinstance(a, Token) else int(a) for a in arguments]
+        result, exception = ctypes.c_int64(), ctypes.c_void_p()
+        compiled.call(ctypes.byref(result), ctypes.byref(exception), *values)
+        return result.value if compiled.returns else None
+
+    def address(self, *signature: Token | str) -> int:
+        """Compiles (or loads) the kernel for a signature of tokens and ``INT``.
+
+        Returns the address of its machine code, which ``call_kernel`` calls: an
+        ``int32 f(result*, exception**, arguments...)`` in which a token is a null pointer.
+        """
+        return self._get(signature).address
+
+    def _get(self, signature: Sequence[Token | str]) -> _Compiled:
+        names = tuple(s.token_name if isinstance(s, Token) else s for s in signature)
+        found = self._compiled.get(names)
+        if found is None:
+            with self._lock:
+                found = self._compiled.get(names)
+                if found is None:
+                    found = self._compiled[names] = self._load(names, signature)
+        return found
+
+    def _load(self, names: tuple[str, ...], signature: Sequence[Token | str]) -> _Compiled:
+        file = CacheFile(self.function, names)
+        code = read_kernel(file)
+        if code is None:
+            from edgeqwen.simd.compiler import compile_kernel
+
+            code = compile_kernel(self.function, self.exact, signature)
+            compilations.append(f"{self.function.__qualname__}({', '.join(names)})")
+            write_kernel(file, code)
+        address = load(code)
+        parameters = [ctypes.c_void_p if n != INT else ctypes.c_int64 for n in names]
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *parameters)
+        return _Compiled(address, code.returns, prototype(address))
+
+
+class ArrayKernel:
+    """A module-level function that takes numpy arrays and numbers of any kind.
+
+    Numba's own function, compiled for the types that it is called with, kept in the same cache;
+    the first call imports Numba. For work that lasts long enough not to mind that.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
+        self.function, self.exact = function, exact
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """Numba's function."""
+        from edgeqwen.simd.compiler import dispatcher
+
+        return dispatcher(self.function, self.exact)
+
+
+# The decorators. What they make is called by kernels, whose code no type checker can follow.
+
+
+def operation(typing: Callable[..., Any]) -> Any:
+    """Declares an ``Operation`` by its typing function."""
+    return Operation(typing)
+
+
+def token_method(name: str) -> Any:
+    """Declares a ``TokenMethod``."""
+    return TokenMethod(name)
 
 
 def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
-    """Compiles a module-level function lazily, once per signature, without the GIL, and caches it.
-
-    ``exact`` keeps IEEE arithmetic operation by operation, for results that are a convention of a
-    file format, or that two kernels must agree on. Integer division by zero and out-of-range
-    indexes are not checked inside: callers validate every size, offset and type first.
-    ``edgeqwen.simd.cache`` keeps the result.
-    """
-    dispatcher = njit(fastmath=False if exact else FASTMATH, **_OPTIONS)(function)
-    dispatcher._cache = KernelCache(function)
-    return dispatcher
+    """Declares a ``Kernel``."""
+    return Kernel(function, exact=exact)
 
 
 def inline_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
-    """Like ``kernel``, for small functions that kernels call: compiled into them, not alone.
+    """Declares an ``InlineKernel``."""
+    return InlineKernel(function, exact=exact)
 
-    They must be written into their callers before LLVM sees them. Numba would compile them first
-    and link the result, and LLVM rewrites a function's addresses when it makes machine code of it:
-    of ``base + offset``, either may become the pointer. A caller's constant offset is then one into
-    nothing, and all code that leads there is removed.
-    """
-    fastmath: object = False if exact else FASTMATH
-    return njit(fastmath=fastmath, inline="always", **_OPTIONS)(function)
+
+def array_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
+    """Declares an ``ArrayKernel``."""
+    return ArrayKernel(function, exact=exact)
 
 
 exact_kernel = functools.partial(kernel, exact=True)
-"""``kernel`` with IEEE arithmetic operation by operation, as it is written."""
-
-
-def compile_kernel(dispatcher: Any, *signature: types.Type) -> None:
-    """Compiles (or loads) one signature of a kernel."""
-    dispatcher.compile(signature)
-
-
-def kernel_address(dispatcher: Any, *signature: types.Type) -> int:
-    """Compiles (or loads) one signature of a kernel and returns the address of its machine code.
-
-    ``call_kernel`` calls it.
-    """
-    dispatcher.compile(signature)
-    result = dispatcher.overloads[signature]
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
-
-
-@intrinsic
-def call_kernel(typing_context, function, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Calls a kernel f(token, args, chunk, worker) by its address.
-
-    Numba's native convention is ``int32 f(result*, exception**, ...arguments)``, where a token is
-    a null pointer. The status that it returns is ignored: kernels don't raise.
-    """
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        pointer, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
-        parameters = [pointer.as_pointer(), pointer.as_pointer(), pointer, i64, i64, i64]
-        convention = ir.FunctionType(ir.IntType(32), parameters)
-        result = cgutils.alloca_once(builder, pointer)
-        exception = cgutils.alloca_once(builder, pointer)
-        function = builder.inttoptr(values[0], convention.as_pointer())
-        builder.call(function, [result, exception, ir.Constant(pointer, None), *values[1:]])
-        return context.get_dummy_value()
-
-    i = types.int64
-    return types.void(i, i, i, i), codegen
+exact_inline_kernel = functools.partial(inline_kernel, exact=True)
+exact_array_kernel = functools.partial(array_kernel, exact=True)
+"""With IEEE arithmetic operation by operation, as it is written."""

@@ -1,5 +1,6 @@
 """2**x and e**x on vectors: argument reduction and a polynomial, without a table or a branch."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ def _fit(f: Any, degree: int, half_range: float) -> list[float]:
     return [1.0, *(float(c) for c in fitted)]
 
 
-# Of 2**x on [-0.5, 0.5]: relative error 2e-7.
-EXP2_POLYNOMIAL = _fit(np.exp2, 5, 0.5)
+@functools.cache
+def exp2_polynomial() -> list[float]:
+    """Returns coefficients for 2**x on [-0.5, 0.5], the constant first: relative error 2e-7."""
+    return _fit(np.exp2, 5, 0.5)
+
+
 # log2(e) in two parts, the first of 15 bits, so that the reduction of x loses nothing.
 LOG2E = float(np.log2(np.e))
 LOG2E_HIGH = 1.442138671875
@@ -40,8 +45,9 @@ def exp(e: Emitter, x: Value) -> Value:
 
 def _scaled_polynomial(e: Emitter, n: Value, f: Value) -> Value:
     """2**n * 2**f for whole n <= 128 and f in [-0.5, 0.5]; 0 for n < -126."""
-    y = e.f32(EXP2_POLYNOMIAL[-1])
-    for c in EXP2_POLYNOMIAL[-2::-1]:
+    *lower, highest = exp2_polynomial()
+    y = e.f32(highest)
+    for c in reversed(lower):
         y = e.fma(y, f, e.f32(c))
     # As an exponent field, -127 is the float 0.0 and 128 infinity. NaN, which no integer holds,
     # becomes -127 here; y is NaN then, and so is the product.

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 
 from edgeqwen.errors import CpuError
+from edgeqwen.simd.token import Token
 
 
 @dataclass(frozen=True, slots=True)
-class Isa:
+class Isa(Token):
     """One way of generating code.
 
     ``lanes`` is the number of float32 values that a vector of the kernels holds; a tile has 16
@@ -36,6 +37,15 @@ class Isa:
     f16: bool = True
     lookup: str = "select"
     features: tuple[str, ...] = ()
+
+    @property
+    def token_name(self) -> str:
+        return f"Isa({self.name}/{self.lanes})"
+
+    @property
+    def isa(self) -> "Isa":
+        """Itself, as every token that has an instruction set tells it."""
+        return self
 
     @property
     def parts(self) -> int:

@@ -12,39 +12,35 @@ instruction set in the types of its arguments::
 Addresses are int64 and aren't checked: they come from sizes validated when a file was opened.
 """
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin
 
 from edgeqwen.simd import exponential
-from edgeqwen.simd.emitter import F32, I32, Emitter
-from edgeqwen.simd.isa import GENERIC
-from edgeqwen.simd.types import ELEMENTS, IsaType, VectorType
+from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.emitter import ELEMENTS, F32, I32, Emitter
+from edgeqwen.simd.isa import GENERIC, Isa
 
 Emit = Callable[..., Any]
 
 
-def vector(element: str, isa: Any, multiple: int = 1) -> VectorType:
-    return VectorType(element, isa.lanes * multiple, isa)
+def vector(element: str, isa: Any, multiple: int = 1) -> Any:
+    return types.VectorType(element, isa.lanes * multiple, isa)
 
 
-def _maker(element: str, emit: Emit, *parameters: types.Type) -> Any:
-    """Makes an operation ``f(isa, *parameters) -> vector of element``."""
+def _maker(element: str, emit: Emit, *parameters: str) -> Any:
+    """Makes an operation ``f(isa, *parameters) -> vector of element``; parameters by type."""
 
     def typing(typing_context, isa, *arguments):  # type: ignore[no-untyped-def]
-        if not isinstance(isa, IsaType):
+        if not isinstance(getattr(isa, "value", None), Isa):
             return None
         result = vector(element, isa.isa)
 
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
             return emit(Emitter(builder, isa.isa), *values[1:])
 
-        return result(isa, *parameters), codegen
+        return result(isa, *(getattr(types, p) for p in parameters)), codegen
 
     return _with_arity(typing, len(parameters) + 1)
 
@@ -54,7 +50,7 @@ def _mapper(result: str, emit: Emit, arity: int = 1) -> Any:
 
     def typing(typing_context, *arguments):  # type: ignore[no-untyped-def]
         first = arguments[0]
-        if not all(isinstance(a, VectorType) for a in arguments):
+        if not all(isinstance(a, types.VectorType) for a in arguments):
             return None
         type_ = first if result == "same" else vector(result, first.isa)
 
@@ -77,25 +73,25 @@ def _reducer(emit: Emit) -> Any:
 
         return scalar(x), codegen
 
-    return intrinsic(typing)
+    return operation(typing)
 
 
 def _with_arity(typing: Emit, arity: int) -> Any:
     # Numba reads the number of parameters from the signature: *arguments would not do.
     if arity == 1:
-        return intrinsic(lambda typing_context, a: typing(typing_context, a))
+        return operation(lambda typing_context, a: typing(typing_context, a))
     if arity == 2:
-        return intrinsic(lambda typing_context, a, b: typing(typing_context, a, b))
+        return operation(lambda typing_context, a, b: typing(typing_context, a, b))
     if arity == 3:
-        return intrinsic(lambda typing_context, a, b, c: typing(typing_context, a, b, c))
-    return intrinsic(lambda typing_context, a, b, c, d: typing(typing_context, a, b, c, d))
+        return operation(lambda typing_context, a, b, c: typing(typing_context, a, b, c))
+    return operation(lambda typing_context, a, b, c, d: typing(typing_context, a, b, c, d))
 
 
-load_f32 = _maker("f32", lambda e, a: e.load(e.f32v, a), types.int64)
-load_f16 = _maker("f32", lambda e, a: e.f16_to_f32(e.load(e.f16v, a)), types.int64)
-load_i32 = _maker("i32", lambda e, a: e.load(e.i32v, a), types.int64)
-splat_f32 = _maker("f32", lambda e, x: e.splat(x, e.f32v), types.float32)
-load_f32_splat = _maker("f32", lambda e, a: e.load_f32_splat(a), types.int64)
+load_f32 = _maker("f32", lambda e, a: e.load(e.f32v, a), "int64")
+load_f16 = _maker("f32", lambda e, a: e.f16_to_f32(e.load(e.f16v, a)), "int64")
+load_i32 = _maker("i32", lambda e, a: e.load(e.i32v, a), "int64")
+splat_f32 = _maker("f32", lambda e, x: e.splat(x, e.f32v), "float32")
+load_f32_splat = _maker("f32", lambda e, a: e.load_f32_splat(a), "int64")
 zeros_f32 = _maker("f32", lambda e: ir.Constant(e.f32v, None))
 
 fma = _mapper("same", lambda e, x, y, z: e.fma(x, y, z), 3)
@@ -117,31 +113,31 @@ max_lanes = _reducer(lambda e, x: e.reduce(x, e.max))
 def constant(read: Callable[[Any], int]) -> Any:
     """Makes an operation ``f(token) -> int64`` whose value is read from the token's type."""
 
-    @intrinsic
-    def operation(typing_context, token):  # type: ignore[no-untyped-def]
+    @operation
+    def known(typing_context, token):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
             return ir.IntType(64)(read(token))
 
         return types.int64(token), codegen
 
-    return operation
+    return known
 
 
 lanes = constant(lambda token: token.isa.lanes)
 """The number of float32 lanes of a vector."""
 
 
-@intrinsic
+@operation
 def isa_of(typing_context, token):  # type: ignore[no-untyped-def]
     """The ISA token of a token that knows its instruction set."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
-    return IsaType(token.isa)(token), codegen
+    return types.TokenType(token.isa)(token), codegen
 
 
-@intrinsic
+@operation
 def store(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Stores a vector at an address of any alignment."""
 
@@ -152,7 +148,7 @@ def store(typing_context, address, value):  # type: ignore[no-untyped-def]
     return types.void(types.int64, value), codegen
 
 
-@intrinsic
+@operation
 def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Rounds a float32 vector to float16 and stores it."""
 
@@ -164,7 +160,7 @@ def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def
     return types.void(types.int64, value), codegen
 
 
-@intrinsic
+@operation
 def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
 
@@ -176,7 +172,7 @@ def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
     return types.void(types.int64, value), codegen
 
 
-@intrinsic
+@operation
 def mask_tail(typing_context, value, count, fill):  # type: ignore[no-untyped-def]
     """Replaces the lanes at and after ``count`` (int32) by ``fill`` (float32)."""
 
@@ -189,17 +185,17 @@ def mask_tail(typing_context, value, count, fill):  # type: ignore[no-untyped-de
     return value(value, types.int32, types.float32), codegen
 
 
-def _scalar_access(element: str, type_: types.Type) -> tuple[Any, Any]:
-    @intrinsic
+def _scalar_access(element: str, type_: str) -> tuple[Any, Any]:
+    @operation
     def peek(typing_context, address):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
             loaded = builder.load(builder.inttoptr(values[0], _llvm(element).as_pointer()))
             loaded.align = 1
             return loaded
 
-        return type_(types.int64), codegen
+        return getattr(types, type_)(types.int64), codegen
 
-    @intrinsic
+    @operation
     def poke(typing_context, address, value):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
             stored = builder.store(
@@ -208,25 +204,26 @@ def _scalar_access(element: str, type_: types.Type) -> tuple[Any, Any]:
             stored.align = 1
             return context.get_dummy_value()
 
-        return types.void(types.int64, type_), codegen
+        return types.void(types.int64, getattr(types, type_)), codegen
 
     return peek, poke
 
 
 def _llvm(element: str) -> ir.Type:
-    return ir.IntType(64) if element == "i64" else ELEMENTS[element]
+    return {"i64": ir.IntType(64), "f64": ir.DoubleType()}.get(element) or ELEMENTS[element]
 
 
-peek_f32, poke_f32 = _scalar_access("f32", types.float32)
-peek_u8, poke_u8 = _scalar_access("i8", types.uint8)
-peek_i16, poke_i16 = _scalar_access("i16", types.int16)
-peek_u16, poke_u16 = _scalar_access("i16", types.uint16)
-peek_i32, poke_i32 = _scalar_access("i32", types.int32)
-peek_u32, poke_u32 = _scalar_access("i32", types.uint32)
-peek_i64, poke_i64 = _scalar_access("i64", types.int64)
+peek_f32, poke_f32 = _scalar_access("f32", "float32")
+peek_f64, poke_f64 = _scalar_access("f64", "float64")
+peek_u8, poke_u8 = _scalar_access("i8", "uint8")
+peek_i16, poke_i16 = _scalar_access("i16", "int16")
+peek_u16, poke_u16 = _scalar_access("i16", "uint16")
+peek_i32, poke_i32 = _scalar_access("i32", "int32")
+peek_u32, poke_u32 = _scalar_access("i32", "uint32")
+peek_i64, poke_i64 = _scalar_access("i64", "int64")
 
 
-@intrinsic
+@operation
 def f32_from_bits(typing_context, bits):  # type: ignore[no-untyped-def]
     """The float32 whose bits are the lower half of an int64."""
 
@@ -236,7 +233,7 @@ def f32_from_bits(typing_context, bits):  # type: ignore[no-untyped-def]
     return types.float32(types.int64), codegen
 
 
-@intrinsic
+@operation
 def square_root(typing_context, x):  # type: ignore[no-untyped-def]
     """The square root of a float32, correctly rounded."""
 
@@ -247,7 +244,7 @@ def square_root(typing_context, x):  # type: ignore[no-untyped-def]
     return types.float32(types.float32), codegen
 
 
-@intrinsic
+@operation
 def scatter_as_f16(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
     """Rounds a float32 vector to float16 and stores its elements ``stride`` bytes apart."""
 
@@ -259,7 +256,7 @@ def scatter_as_f16(typing_context, address, stride, value):  # type: ignore[no-u
     return types.void(types.int64, types.int64, value), codegen
 
 
-@intrinsic
+@operation
 def scatter(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
     """Stores the elements of a vector ``stride`` bytes apart."""
 
@@ -277,30 +274,3 @@ def _scatter(builder: ir.IRBuilder, address: ir.Value, stride: ir.Value, value: 
         stored = builder.store(element, place)
         stored.align = 1
         address = builder.add(address, stride)
-
-
-# Operators: a + b, a - b, a * b on vectors of one type.
-
-_OPERATORS = {
-    operator.add: ("fadd", "add"),
-    operator.sub: ("fsub", "sub"),
-    operator.mul: ("fmul", "mul"),
-}
-
-
-def _register_operator(function: Any, float_op: str, integer_op: str) -> None:
-    @infer_global(function)
-    class VectorOperator(AbstractTemplate):  # type: ignore[misc]
-        def generic(self, args, kws):  # type: ignore[no-untyped-def]
-            if len(args) == 2 and isinstance(args[0], VectorType) and args[0] == args[1]:
-                return signature(args[0], *args)
-            return None
-
-    @lower_builtin(function, VectorType, VectorType)
-    def lower(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        name = float_op if sig.return_type.element == "f32" else integer_op
-        return getattr(builder, name)(*values)
-
-
-for _function, _names in _OPERATORS.items():
-    _register_operator(_function, *_names)

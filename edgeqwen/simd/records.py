@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, types
-from numba.extending import intrinsic
+
+from edgeqwen.simd.compile import operation, types
 
 
 def record(*fields: str) -> np.dtype[Any]:
@@ -14,10 +14,11 @@ def record(*fields: str) -> np.dtype[Any]:
 
 def record_view(dtype: np.dtype[Any]) -> Any:
     """Makes the operation ``f(address) -> record``, whose fields a kernel reads by name."""
-    type_ = from_dtype(dtype)
 
-    @intrinsic
+    @operation
     def view(typing_context, address):  # type: ignore[no-untyped-def]
+        type_ = types.from_dtype(dtype)
+
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
             return builder.inttoptr(values[0], context.get_value_type(type_))
 

@@ -1,21 +1,22 @@
-"""Numba types: vectors, whose LLVM value is a vector, and tokens, which carry an ISA in a type."""
+"""The types of kernels: Numba's own, vectors, and tokens.
 
-from collections.abc import Callable
+Importing this imports Numba: other modules reach it as ``edgeqwen.simd.compile.types``.
+"""
+
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
+from numba import from_dtype, types
+from numba.extending import NativeValue, models, register_model, unbox
 
+from edgeqwen.simd.emitter import ELEMENTS
 from edgeqwen.simd.isa import Isa
 
-ELEMENTS: dict[str, ir.Type] = {
-    "f32": ir.FloatType(),
-    "f16": ir.HalfType(),
-    "i32": ir.IntType(32),
-    "i16": ir.IntType(16),
-    "i8": ir.IntType(8),
-}
+__all__ = ["TokenType", "VectorType", "from_dtype"]
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(types, name)
 
 
 class VectorType(types.Type):  # type: ignore[misc]
@@ -36,30 +37,19 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, type_, type_.llvm_type)
 
 
-class IsaType(types.Type):  # type: ignore[misc]
-    """The Numba type of an ``Isa``: an argument of kernels that has no value at run time."""
+class TokenType(types.Type):  # type: ignore[misc]
+    """The Numba type of a token: ``value`` is the token itself."""
 
-    def __init__(self, isa: Isa) -> None:
-        self.isa = isa
-        super().__init__(name=f"Isa({isa.name}/{isa.lanes})")
-
-
-class TokenModel(models.OpaqueModel):  # type: ignore[misc]
-    """The model of types that only steer code generation: a null pointer."""
+    def __init__(self, value: Any) -> None:
+        self.value, self.isa = value, getattr(value, "isa", None)
+        super().__init__(name=value.token_name)
 
 
-def register_token(value_class: type, token_type: Callable[[Any], types.Type]) -> None:
-    """Lets kernels take values of a class whose whole meaning is in their Numba type.
-
-    ``token_type(value)`` makes that type; it is a class of types.
-    """
-    register_model(token_type)(TokenModel)
-    unbox(token_type)(_unbox_token)
-    typeof_impl.register(value_class)(lambda value, context: token_type(value))
+@register_model(TokenType)
+class _TokenModel(models.OpaqueModel):  # type: ignore[misc]
+    """A token steers code generation only: a null pointer."""
 
 
-def _unbox_token(type_: types.Type, value: Any, context: Any) -> NativeValue:
+@unbox(TokenType)  # type: ignore[untyped-decorator]
+def _unbox_token(type_: TokenType, value: Any, context: Any) -> NativeValue:
     return NativeValue(context.context.get_dummy_value())
-
-
-register_token(Isa, IsaType)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 
-@exact_kernel
+@exact_array_kernel
 def round_to_codes(x, size, lowest, highest, scales, minima, codes):  # type: ignore[no-untyped-def]
     """float32 x [n] -> uint8 codes [n], level - lowest; the levels are whole numbers.
 
@@ -23,7 +23,7 @@ def round_to_codes(x, size, lowest, highest, scales, minima, codes):  # type: ig
             codes[i] = np.uint8(np.int32(place))
 
 
-@exact_kernel
+@exact_array_kernel
 def look_up_codes(x, size, bounds, scales, codes):  # type: ignore[no-untyped-def]
     """float32 x [n] -> uint8 codes [n]: how many of the sorted bounds x / scale lies above."""
     n_bounds = bounds.size

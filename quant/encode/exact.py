@@ -6,19 +6,13 @@ the ones here are compiled without those liberties. Loops get their length as an
 unrolls loops of known length into scalar code before it comes to vectorising them.
 """
 
-import functools
-
 import numpy as np
 
-from edgeqwen.simd.compile import inline_kernel
+from edgeqwen.simd.compile import exact_inline_kernel
 
 INFINITY_BITS = np.int32(0x7F800000)
 SIGN_BIT = np.int32(-(2**31))
 HALF_INFINITY_BITS = np.int32(0x7C00)
-
-
-exact_inline_kernel = functools.partial(inline_kernel, exact=True)
-"""``inline_kernel`` with IEEE arithmetic operation by operation."""
 
 
 @exact_inline_kernel

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 
-@exact_kernel
+@exact_array_kernel
 def round_with_feedback(  # type: ignore[no-untyped-def]
     x, factor, first, last, size, lowest, highest, book, scales, minima, codes, rounded, errors
 ):

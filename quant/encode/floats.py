@@ -9,12 +9,12 @@ from edgeqwen.quant.encode.exact import (
     half_bits_of,
     magnitude_of,
 )
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 _BF16_INFINITY_BITS = np.int32(0x7F80)
 
 
-@exact_kernel
+@exact_array_kernel
 def encode_f32(x, out):  # type: ignore[no-untyped-def]
     """float32 [n] -> uint32 [n], the bits."""
     largest = np.int32(0)
@@ -24,7 +24,7 @@ def encode_f32(x, out):  # type: ignore[no-untyped-def]
     return largest < INFINITY_BITS
 
 
-@exact_kernel
+@exact_array_kernel
 def encode_f16(x, out):  # type: ignore[no-untyped-def]
     """float32 [n] -> uint16 [n], the bits rounded to nearest even; too large is infinity."""
     largest = np.int32(0)
@@ -35,7 +35,7 @@ def encode_f16(x, out):  # type: ignore[no-untyped-def]
     return largest < HALF_INFINITY_BITS
 
 
-@exact_kernel
+@exact_array_kernel
 def encode_bf16(x, out):  # type: ignore[no-untyped-def]
     """float32 [n] -> uint16 [n], the bits rounded to nearest even; NaN stays NaN, quiet."""
     largest = np.int32(0)

@@ -7,7 +7,7 @@ never sums over lanes, and come out the same on every instruction set.
 
 import numpy as np
 
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 from edgeqwen.simd.ops import divide, fma, lanes, load_f32, splat_f32, store, zeros_f32
 
 WIDTH = 16
@@ -24,7 +24,7 @@ without any error, and if chance chose one for each group, no d of a superblock 
 _TOO_FAR = np.float32(2.0**88)
 
 
-@exact_kernel
+@exact_array_kernel
 def interleave(x, size, out):  # type: ignore[no-untyped-def]
     """float32 [n][size] -> float32 [ceil(n / 16)][size][16], zeros behind the last.
 
@@ -44,7 +44,7 @@ def interleave(x, size, out):  # type: ignore[no-untyped-def]
     return unsound == 0
 
 
-@exact_kernel
+@exact_array_kernel
 def centre(isa, x, w, n, size, centres):  # type: ignore[no-untyped-def]
     """Takes the mean, weighed by w, from the weights of each of n groups; ``centres`` gets it.
 

@@ -9,39 +9,30 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from numba import types
-from numba.extending import intrinsic
-
+from edgeqwen.simd.compile import operation, types
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import VectorType, register_token
+from edgeqwen.simd.token import Token
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class Levels(Token):
     """Whole numbers, or the sorted values of a codebook."""
 
     isa: Isa
     codebook: tuple[int, ...] = ()
 
-
-class LevelsType(types.Type):  # type: ignore[misc]
-    """The Numba type of a ``Levels``."""
-
-    def __init__(self, levels: Levels) -> None:
-        self.levels, self.isa = levels, levels.isa
-        super().__init__(name=f"Levels({levels.codebook}, {levels.isa.name}/{levels.isa.lanes})")
+    @property
+    def token_name(self) -> str:
+        return f"Levels({self.codebook}, {self.isa.name}/{self.isa.lanes})"
 
 
-register_token(Levels, LevelsType)
-
-
-@intrinsic
+@operation
 def nearest(typing_context, levels, x, lowest, highest):  # type: ignore[no-untyped-def]
     """The level nearest to each lane of x; whole ones are within [lowest, highest]."""
-    if not isinstance(x, VectorType):
+    if not isinstance(x, types.VectorType):
         return None
-    codebook = levels.levels.codebook
+    codebook = levels.value.codebook
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, x.isa)

@@ -18,7 +18,7 @@ from edgeqwen.quant.encode.exact import (
     half_bits_of,
     magnitude_of,
 )
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 _BLOCK = 32
 
@@ -33,7 +33,7 @@ def encode_q4_0(weights: npt.NDArray[np.float32], out: npt.NDArray[np.uint16]) -
     return bool(sound)
 
 
-@exact_kernel
+@exact_array_kernel
 def _extremes_of_blocks(x, size, extremes):  # type: ignore[no-untyped-def]
     """The weight with the largest magnitude of each block, the first of several."""
     for block in range(extremes.size):
@@ -55,7 +55,7 @@ def _extremes_of_blocks(x, size, extremes):  # type: ignore[no-untyped-def]
             extremes[block] = x[first]
 
 
-@exact_kernel
+@exact_array_kernel
 def _write_scales(extremes, inverses, offsets, stride, out):  # type: ignore[no-untyped-def]
     """Stores each block's d; code = min(15, trunc(weight * inverse + offset))."""
     highest = np.int32(0)
@@ -77,7 +77,7 @@ def _write_scales(extremes, inverses, offsets, stride, out):  # type: ignore[no-
     return highest < HALF_INFINITY_BITS
 
 
-@exact_kernel
+@exact_array_kernel
 def _write_codes(x, size, inverses, offsets, codes, pairs, out):  # type: ignore[no-untyped-def]
     """Stores each block's codes; ``codes`` and ``pairs`` are the same 32 bytes of scratch."""
     quarter = size // 4

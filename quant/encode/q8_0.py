@@ -14,7 +14,7 @@ from edgeqwen.quant.encode.exact import (
     half_bits_of,
     magnitude_of,
 )
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 _BLOCK = 32
 
@@ -28,7 +28,7 @@ def encode_q8_0(weights: npt.NDArray[np.float32], out: npt.NDArray[np.uint8]) ->
     return bool(sound)
 
 
-@exact_kernel
+@exact_array_kernel
 def _largest_of_blocks(x, size, largest):  # type: ignore[no-untyped-def]
     """The largest magnitude of each block."""
     for block in range(largest.size):
@@ -39,7 +39,7 @@ def _largest_of_blocks(x, size, largest):  # type: ignore[no-untyped-def]
         largest[block] = float_of(found)
 
 
-@exact_kernel
+@exact_array_kernel
 def _write_scales(largest, inverses, stride, out):  # type: ignore[no-untyped-def]
     """Stores each block's d; ``inverses`` gets 1 / d."""
     highest = np.int32(0)
@@ -55,7 +55,7 @@ def _write_scales(largest, inverses, stride, out):  # type: ignore[no-untyped-de
     return highest < HALF_INFINITY_BITS
 
 
-@exact_kernel
+@exact_array_kernel
 def _write_codes(x, size, inverses, out):  # type: ignore[no-untyped-def]
     """Stores each block's qs: weight / d, rounded to nearest, halves away from zero."""
     for block in range(inverses.size):

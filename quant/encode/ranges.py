@@ -8,7 +8,7 @@ others are addresses of a float32 for each group.
 import numpy as np
 
 from edgeqwen.quant.encode.groups import BETTER, STRIDE, WIDTH
-from edgeqwen.simd.compile import exact_kernel, inline_kernel
+from edgeqwen.simd.compile import exact_array_kernel, inline_kernel
 from edgeqwen.simd.ops import (
     divide,
     fma,
@@ -63,7 +63,7 @@ def _solve(isa, sw, swx, swq, swqq, swxq, floor, heavier):  # type: ignore[no-un
     return scale, low, gain
 
 
-@exact_kernel
+@exact_array_kernel
 def fit_ranges(  # type: ignore[no-untyped-def]
     isa, x, w, n, size, top, floor, penalty, reach, tries, polish, scales, minima, costs
 ):
@@ -119,7 +119,7 @@ def fit_ranges(  # type: ignore[no-untyped-def]
         store(costs + 4 * (n + group), sw)
 
 
-@exact_kernel
+@exact_array_kernel
 def settle_ranges(  # type: ignore[no-untyped-def]
     isa, x, w, n, size, top, scales, minima, steps, most, scale_codes, minimum_codes, sums
 ):

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeqwen.quant.encode.groups import BETTER, STRIDE, WIDTH
 from edgeqwen.quant.encode.levels import nearest
-from edgeqwen.simd.compile import exact_kernel, inline_kernel
+from edgeqwen.simd.compile import exact_array_kernel, inline_kernel
 from edgeqwen.simd.ops import (
     absolute,
     divide,
@@ -40,7 +40,7 @@ def _sums(levels, x, w, size, inverse, lowest, highest):  # type: ignore[no-unty
     return slq, slx
 
 
-@exact_kernel
+@exact_array_kernel
 def fit_scales(levels, x, w, n, size, lowest, highest, reach, tries, polish, scales, costs):  # type: ignore[no-untyped-def]
     """Searches for the scale of each of n groups of ``size``.
 
@@ -81,7 +81,7 @@ def fit_scales(levels, x, w, n, size, lowest, highest, reach, tries, polish, sca
         store(costs + 4 * group, divide(gain, maximum(scale * scale, tiny)))
 
 
-@exact_kernel
+@exact_array_kernel
 def settle_scales(  # type: ignore[no-untyped-def]
     levels, x, w, n, size, lowest, highest, scales, steps, least, most, codes, sums
 ):

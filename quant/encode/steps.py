@@ -5,7 +5,7 @@ Here a lane is a superblock: arrays are addresses of float32 [groups of a block]
 
 import numpy as np
 
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 from edgeqwen.simd.ops import (
     absolute,
     divide,
@@ -22,7 +22,7 @@ from edgeqwen.simd.ops import (
 )
 
 
-@exact_kernel
+@exact_array_kernel
 def find_steps(isa, free, costs, n_groups, n_blocks, least, most, reach, tries, steps):  # type: ignore[no-untyped-def]
     """Searches for the step d of each block with the smallest sum of cost * (free - d * code)**2.
 

@@ -7,17 +7,17 @@ from edgeqwen.quant.encode.exact import (
     bits_of,
     float_of,
 )
-from edgeqwen.simd.compile import exact_kernel
+from edgeqwen.simd.compile import exact_array_kernel
 
 
-@exact_kernel
+@exact_array_kernel
 def widen_bf16(source, out):  # type: ignore[no-untyped-def]
     """uint16 [n] -> uint32 [n], the bits of the same numbers as float32."""
     for i in range(source.size):
         out[i] = np.uint32(source[i]) << 16
 
 
-@exact_kernel
+@exact_array_kernel
 def widen_f16(source, out):  # type: ignore[no-untyped-def]
     """uint16 [n] -> uint32 [n], the bits of the same numbers as float32."""
     for i in range(source.size):

@@ -56,9 +56,29 @@ def pack(format_: Format, rows: np.ndarray, *, last_tile: int | None = None) -> 
     row_tiles = row_bytes // format_.tile_row_bytes
     n_tiles = -(-n_rows // 16)
     tiles = np.full((n_tiles, row_tiles, format_.tile_bytes), 0xEE, np.uint8)
-    last = n_tiles if last_tile is None else last_tile
-    packing.pack(format_, rows, n_rows, row_tiles, address(tiles), 0, last)
+    pack_range(format_, rows, tiles, 0, n_tiles if last_tile is None else last_tile)
     return tiles
+
+
+def pack_range(
+    format_: Format,
+    rows: np.ndarray,
+    tiles: np.ndarray,
+    first: int,
+    last: int,
+    *,
+    stop: bool = False,
+) -> int:
+    """Packs some rows of tiles by one job; returns the bytes that the kernel counts."""
+    jobs = packing.pack_jobs(format_, rows.reshape(-1), len(rows), address(tiles))[:1]
+    flags, table = np.array([0, stop], np.int64), format_.table()
+    jobs["first"], jobs["last"] = first, last
+    arguments = np.zeros(1, packing.PACK)
+    arguments["jobs"], arguments["done"] = address(jobs), address(flags)
+    arguments["stop"] = address(flags[1:])
+    arguments["table"] = 0 if table is None else address(table)
+    packing.pack_tiles(format_, address(arguments), 0, 0)
+    return int(flags[0])
 
 
 def unpack(format_: Format, isa: Isa, tiles: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeqwen.formats import FORMATS, Format, packing
+from edgeqwen.formats import FORMATS, Q4_0, Format, packing
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.ggml_types import BITS_IN_MEMORY, GgmlType
 from edgeqwen.simd.isa import Isa
@@ -12,10 +12,11 @@ from tests.formats.packing import (
     dequantized,
     formats_on,
     pack,
+    pack_range,
     unpack,
     unpack_tiles,
 )
-from tests.isas import NATIVE, TEST_ISAS, address, each_isa
+from tests.isas import NATIVE, TEST_ISAS, each_isa
 from tests.random_blocks import FACTORS
 
 each_format = pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
@@ -117,7 +118,28 @@ def test_tiles_are_packed_where_they_are_asked_for(format_: Format) -> None:
     whole = pack(format_, rows)
     some = np.full_like(whole, 0xEE)
     for first, last in ((3, 5), (0, 1)):
-        packing.pack(format_, rows, 75, 3, address(some), first, last)
+        assert pack_range(format_, rows, some, first, last) == rows[16 * first : 16 * last].nbytes
     np.testing.assert_array_equal(some[[0, 3, 4]], whole[[0, 3, 4]])
     assert (some[1:3] == 0xEE).all()
     assert (pack(format_, rows, last_tile=0) == 0xEE).all()
+    # The last rows don't fill their tile, and neither are they counted as if they did.
+    assert pack_range(format_, rows, some, 4, 5) == rows[64:].nbytes
+
+
+def test_nothing_is_packed_any_more_once_it_is_to_stop() -> None:
+    rows = blocks_of(Q4_0, 32, 1)
+    tiles = np.full((2, 1, Q4_0.tile_bytes), 0xEE, np.uint8)
+    assert pack_range(Q4_0, rows, tiles, 0, 2, stop=True) == 0
+    assert (tiles == 0xEE).all()
+
+
+def test_jobs_cover_a_matrix_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "JOB_BYTES", 40 * Q4_0.tile_row_bytes)
+    source = np.zeros(37 * Q4_0.tile_row_bytes, np.uint8)
+    jobs = packing.pack_jobs(Q4_0, source, 37, 4096)
+    assert jobs["first"].tolist() == [0, 2]
+    assert jobs["last"].tolist() == [2, 3]
+    assert set(jobs["n_rows"]) == {37}
+    assert set(jobs["row_tiles"]) == {1}
+    with pytest.raises(AssertionError, match="Q4_0: 666 bytes aren't 36 rows of tiles"):
+        packing.pack_jobs(Q4_0, source, 36, 4096)

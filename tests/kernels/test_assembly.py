@@ -21,12 +21,13 @@ from tests.simd.processes import answer, start
 # Compiles for the CPU that NUMBA_CPU_NAME names, in a process of its own, and runs nothing.
 PROGRAM = """
 import json
-from numba import typeof, types
 from edgeqwen.formats import Q4_0, Q4_K, Q6_K, Q8_0
 from edgeqwen.kernels.attention import attention_many
 from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.kernels.gemm import gemm
 from edgeqwen.kernels.gemv import gemv
+from edgeqwen.simd.compile import INT
+from edgeqwen.simd.compiler import assembly
 from edgeqwen.simd.isa import ISAS
 
 isa = ISAS["{isa}"]
@@ -40,10 +41,7 @@ if isa.name == "avx512-vnni":
     wanted["attention"] = attention_many, attention_shape(isa, 64, 7, False, "f16")
 found = {{}}
 for name, (kernel, token) in wanted.items():
-    signature = (typeof(token), types.int64, types.int64, types.int64)
-    kernel._cache.disable()
-    kernel.compile(signature)
-    found[name] = kernel.inspect_asm(signature)
+    found[name] = assembly(kernel, token, INT, INT, INT)
 print(json.dumps(found))
 """
 CPUS = {"avx512-vnni": "znver4", "avx-vnni": "alderlake", "avx2": "haswell"}

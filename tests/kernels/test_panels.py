@@ -5,7 +5,7 @@ import pytest
 
 from edgeqwen.formats import F32, IQ4_NL, Q2_K, Q4_0, Q4_K, Q6_K, Q8_0
 from edgeqwen.formats.integer import IntegerFormat
-from edgeqwen.formats.panel import Panel, PanelType
+from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.panels import PANELIZE, panelize
 from edgeqwen.simd.isa import AVX2, AVX512_VNNI, GENERIC, Isa
 from tests.isas import GENERIC_8, GENERIC_16, NATIVE, TEST_ISAS, each_isa
@@ -28,7 +28,7 @@ SOME_PANELS += [
 
 
 def name(panel: Panel) -> str:
-    return PanelType(panel).name
+    return panel.token_name
 
 
 def expected(x: np.ndarray, panel: Panel) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import gguf
 import numpy as np
 import pytest
 
-from edgeqwen.errors import UnsupportedError
-from edgeqwen.formats import FORMATS, Q4_0, Q8_0
+from edgeqwen.errors import ClosedError, UnsupportedError
+from edgeqwen.executor import Team
+from edgeqwen.formats import FORMATS, Q4_0, Q8_0, packing
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.model import weights as weights_module
 from edgeqwen.model.weights import Matrix, Weights
@@ -43,12 +45,21 @@ def opened(tmp_path: Path) -> Any:
         weights = Weights(file, file.config())
         held.extend([weights, file])
         if pack:
-            weights.pack(2)
+            fill(weights)
         return weights, file, values
 
     yield make
     for each in held:
         each.close()
+
+
+def fill(weights: Weights, progress: Callable[[int, int], None] | None = None) -> None:
+    team = Team(2)
+    try:
+        weights.start_packing(team)
+        weights.wait(progress)
+    finally:
+        team.close()
 
 
 Make = Callable[..., tuple[Weights, GgufFile, dict[str, Any]]]
@@ -134,7 +145,7 @@ def test_a_run_of_one_format_is_one_matrix(
 
 def test_large_tensors_are_packed_in_parts(opened: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile at a time, by any thread, gives the same."""
-    monkeypatch.setattr(weights_module, "PACK_BYTES", 1)
+    monkeypatch.setattr(packing, "JOB_BYTES", 1)
     weights, _, values = opened(types="Q8_0")
     for matrix in (weights.embedding, *weights.layers[1].qkv):
         check(matrix, values)
@@ -148,9 +159,9 @@ def test_progress_counts_the_file_s_bytes_and_pages_are_released(
     released: list[str] = []
     steps: list[tuple[int, int]] = []
     monkeypatch.setattr(file, "release", released.append)
-    weights.pack(2, lambda done, total: steps.append((done, total)))
+    fill(weights, lambda done, total: steps.append((done, total)))
     total = sum(t.n_bytes for t in matrices)
-    assert [t for _, t in steps] == [total] * len(matrices)
+    assert {t for _, t in steps} == {total}
     assert steps[-1][0] == total
     assert sorted(done for done, _ in steps) == [done for done, _ in steps]
     assert sorted(released) == sorted(t.name for t in matrices)
@@ -236,5 +247,41 @@ def test_more_than_the_machine_holds_is_refused(
     weights, file, _ = opened(pack=False)
     monkeypatch.setattr(weights_module, "physical_memory", lambda: 1000)
     with pytest.raises(UnsupportedError, match=r"the weights need 0\.0 GB .* smaller type"):
-        weights.pack(1)
+        fill(weights)
     assert file.path.name == "tiny.gguf"
+
+
+def test_closing_ends_packing(opened: Make) -> None:
+    weights, _, _ = opened(types="Q4_0", pack=False)
+    team = Team(2)
+    weights.start_packing(team)
+    weights.stop_packing()
+    with pytest.raises(ClosedError, match="closed while it was loaded"):
+        weights.wait()
+    team.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
+def test_what_was_read_of_the_file_is_given_up(opened: Make, tmp_path: Path) -> None:
+    weights, file, _ = opened(types="Q4_0", pack=False, vocab_size=40_000)
+    for name in file.tensors:
+        file.data(name).sum()
+    assert resident_bytes(tmp_path / "tiny.gguf") >= file.size
+    team = Team(2)
+    weights.start_packing(team)
+    assert weights._packing is not None
+    weights._packing.wait()
+    # Nothing but the header, the pages that jobs share, and what they don't pack.
+    assert resident_bytes(tmp_path / "tiny.gguf") < file.size / 2
+    team.close()
+
+
+def resident_bytes(path: Path) -> int:
+    """Returns how much of a file this process has in its memory by mapping it."""
+    total, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_of_file = line.endswith(str(path))
+        elif is_of_file and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total

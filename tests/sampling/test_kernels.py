@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeqwen.sampling.kernels import BLOCK, largest
+from edgeqwen.sampling.kernels import BLOCK, LARGEST, largest
+from tests.isas import address
 
 NOTHING = (np.empty(0), np.empty(0, np.int32))
 
@@ -14,11 +15,16 @@ NOTHING = (np.empty(0), np.empty(0, np.int32))
 def find(
     logits: np.ndarray, k: int, skip: np.ndarray | None = None, more: tuple = NOTHING
 ) -> tuple[int, list[int], list[float]]:
-    view = logits.view()
-    view.flags.writeable = False
     skip = np.zeros(len(logits), np.uint8) if skip is None else skip
     values, ids = np.empty(k), np.empty(k, np.int32)
-    found = largest(view, view.view(np.int32), skip, *more, values, ids)
+    arguments = np.zeros(1, LARGEST)
+    for name, array in (
+        *(("logits", logits), ("skip", skip), ("values", values), ("ids", ids)),
+        *(("more_values", more[0]), ("more_ids", more[1])),
+    ):
+        arguments[name] = address(array)
+    arguments["n_logits"], arguments["n_more"], arguments["k"] = len(logits), len(more[1]), k
+    found = largest(address(arguments))
     return found, ids[: max(found, 0)].tolist(), values[: max(found, 0)].tolist()
 
 

@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 
-from numba import types
-from numba.extending import intrinsic
-
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.types import register_token
+from edgeqwen.simd.token import Token
 
 GROUPS = 8
 """Groups of four columns that one call of ``dot`` sums, as in a block of 32 columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dot:
+class Dot(Token):
     """What ``dot`` is asked for: the token that specialises the kernel."""
 
     isa: Isa
@@ -24,6 +21,11 @@ class Dot:
 
     def __str__(self) -> str:
         return f"{self.isa.name}, {'signed' if self.signed else 'unsigned'} {self.limit}"
+
+    @property
+    def token_name(self) -> str:
+        isa = f"{self.isa.name}/{self.isa.lanes}"
+        return f"Dot({isa}, {self.limit}, signed {self.signed})"
 
     @property
     def lowest(self) -> int:
@@ -35,22 +37,10 @@ class Dot:
         return min(self.limit, 127) if self.signed else self.limit
 
 
-class DotType(types.Type):  # type: ignore[misc]
-    """The Numba type of a Dot."""
-
-    def __init__(self, dot: Dot) -> None:
-        self.dot = dot
-        name = f"{dot.isa.name}/{dot.isa.lanes}, {dot.limit}, signed {dot.signed}"
-        super().__init__(name=f"Dot({name})")
-
-
-register_token(Dot, DotType)
-
-
-@intrinsic
+@operation
 def dot_block(typing_context, dot, start, weights, activations, out):  # type: ignore[no-untyped-def]
     """start, out: int32 [lanes]; weights: bytes [8][lanes][4]; activations: int8 [8][4]."""
-    d = dot.dot
+    d = dot.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         _, start, weights, activations, out = values

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import array_kernel, kernel
 from edgeqwen.simd.ops import (
     absolute,
     divide,
@@ -74,7 +74,7 @@ def reductions(isa, x, a, out):  # type: ignore[no-untyped-def]
     poke_i32(out + 8, sum_lanes(load_i32(isa, a)))
 
 
-@kernel
+@array_kernel
 def masked(isa, x, count, out):  # type: ignore[no-untyped-def]
     store(out, mask_tail(load_f32(isa, x), np.int32(count), np.float32(-7.5)))
 
@@ -93,7 +93,7 @@ def scattered(isa, x, out, stride, out_f16, stride_f16):  # type: ignore[no-unty
     scatter_as_f16(out_f16, stride_f16, load_f32(isa, x))
 
 
-@kernel
+@array_kernel
 def n_lanes(isa):  # type: ignore[no-untyped-def]
     return lanes(isa)
 
@@ -107,7 +107,7 @@ def moved(source, target):  # type: ignore[no-untyped-def]
     poke_i64(target + 10, peek_i64(source + 10))
 
 
-@kernel
+@array_kernel
 def scalars(bits, x):  # type: ignore[no-untyped-def]
     return f32_from_bits(bits), square_root(np.float32(x))
 
@@ -131,7 +131,7 @@ def exponentials(isa, x, out, out_base_2, n):  # type: ignore[no-untyped-def]
         store(out_base_2 + i, exp2(load_f32(isa, x + i)))
 
 
-@kernel
+@array_kernel
 def is_nan(x):  # type: ignore[no-untyped-def]
     """Only right if the compiler may not assume that there is no NaN."""
     return np.isnan(x), x != x

@@ -14,13 +14,13 @@ from edgeqwen.simd.atomics import (
     pause,
     yield_processor,
 )
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import array_kernel, kernel
 from tests.isas import address
 
 BIG = 2**62 + 12345
 
 
-@kernel
+@array_kernel
 def one_of_each(cell):  # type: ignore[no-untyped-def]
     loaded = atomic_load(cell)
     before_add = atomic_add(cell, 5)

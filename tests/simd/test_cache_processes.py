@@ -18,10 +18,9 @@ def scaled(x):
 """
 PROGRAM = """
 import json
+from edgeqwen.simd.compile import compilations
 from room.kernels import scaled
-result = scaled(21)
-stats = scaled.stats
-print(json.dumps([result, sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
+print(json.dumps([scaled(21), len(compilations)]))
 """
 # Both say that they are ready and wait for the other, so that they compile at the same time.
 TOGETHER = """
@@ -59,16 +58,16 @@ def folders(room: Path) -> list[Path]:
 
 
 def test_a_second_process_hits_and_changed_sources_miss(room: Path) -> None:
-    assert run(room) == [42, 0, 1]
-    assert run(room) == [42, 1, 0]
+    assert run(room) == [42, 1]
+    assert run(room) == [42, 0]
     assert len(folders(room)) == 1
     (room / "kernels.py").write_text(SOURCE.replace("FACTOR = 2", "FACTOR = 3"))
-    assert run(room) == [63, 0, 1]
+    assert run(room) == [63, 1]
     assert len(folders(room)) == 2
-    # Another module of the same room may hold an intrinsic that the kernel uses.
+    # Another module of the same room may hold an operation that the kernel uses.
     (room / "kernels.py").write_text(SOURCE)
     (room / "other.py").write_text("# nothing")
-    assert run(room) == [42, 0, 1]
+    assert run(room) == [42, 1]
     assert len(folders(room)) == 3
 
 
@@ -79,11 +78,12 @@ def test_two_processes_compile_at_once(room: Path, tmp_path: Path) -> None:
         begin(room, program=TOGETHER.format(folder=ready, me=me) + PROGRAM) for me in ("a", "b")
     ]
     for process in both:
-        result, hits, misses = answer(process)
-        assert (result, hits + misses) == (42, 1)
+        result, n_compiled = answer(process)
+        assert result == 42
+        assert n_compiled <= 1
     (folder,) = folders(room)
     assert [file.suffix for file in folder.iterdir()] == [".kernel"]  # and nothing unfinished
-    assert run(room) == [42, 1, 0]
+    assert run(room) == [42, 0]
 
 
 def test_without_source_files_the_code_counts(room: Path, tmp_path: Path) -> None:
@@ -101,6 +101,6 @@ def test_without_source_files_the_code_counts(room: Path, tmp_path: Path) -> Non
         return answer(start(PROGRAM, archive, environment={"EDGEQWEN_CACHE_DIR": str(cache)}))
 
     freeze(SOURCE)
-    assert run_frozen() == [42, 0, 1]
+    assert run_frozen() == [42, 1]
     freeze(SOURCE.replace("FACTOR = 2", "FACTOR = 3"))
-    assert run_frozen() == [63, 0, 1]
+    assert run_frozen() == [63, 1]

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
-from numba import typeof, types
 
 from edgeqwen.simd.atomics import atomic_load, yield_processor
-from edgeqwen.simd.compile import call_kernel, inline_kernel, kernel, kernel_address
+from edgeqwen.simd.calls import call_kernel
+from edgeqwen.simd.compile import INT, inline_kernel, kernel
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import lanes, poke_i64
 from edgeqwen.simd.records import record, record_view
@@ -51,9 +51,8 @@ def test_a_record_is_int64_fields_in_order() -> None:
 
 @pytest.mark.parametrize("isa", TEST_ISAS, ids=lambda isa: isa.name)
 def test_a_kernel_is_called_by_its_address(isa: Isa) -> None:
-    i = types.int64
-    function = kernel_address(written, typeof(isa), i, i, i)
-    assert function == kernel_address(written, typeof(isa), i, i, i)
+    function = written.address(isa, INT, INT, INT)
+    assert function == written.address(isa, INT, INT, INT)
     out = np.zeros(3, np.int64)
     arguments = np.zeros(1, LAYOUT)
     arguments["target"], arguments["factor"] = address(out), -(2**40)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgeqwen.simd.compile import FASTMATH
+from edgeqwen.simd.compiler import FASTMATH
 from edgeqwen.simd.isa import Isa
 from tests.isas import address, each_isa
 from tests.simd import kernels
