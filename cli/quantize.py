@@ -103,6 +103,12 @@ def quantize(
             "JSON.",
         ),
     ] = None,
+    packed: Annotated[
+        bool,
+        typer.Option(
+            "--packed", help="Pack the result, as `edgeqwen pack` does: it loads at once."
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads; by default one for each core.")
     ] = None,
@@ -139,6 +145,7 @@ def quantize(
             tensor_types=tensor_types,
             pad_ffn=pad_ffn,
             measure_errors=report is not None,
+            packed=packed,
             n_threads=threads,
             progress=progress,
         )

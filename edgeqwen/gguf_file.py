@@ -80,6 +80,11 @@ class GgufFile:
         """The files that the model is in."""
         return [shard.path for shard in self._shards]
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether matrices lie in the file as tiles, for kernels to read in place."""
+        return any(tensor.layout is not None for tensor in self.tensors.values())
+
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns a tensor's bytes as they lie in the file: a read-only uint8 view [n_bytes].
 
@@ -92,6 +97,11 @@ class GgufFile:
         """Lets the system take back the memory of a tensor's bytes; reading loads them again."""
         tensor = self.tensor(name)
         self._places[name].release(tensor, start, tensor.n_bytes if stop is None else stop)
+
+    def read_ahead(self) -> None:
+        """Has the system begin to read all of the model, which will be needed soon."""
+        for shard in self._shards:
+            shard.read_ahead()
 
     def tensor(self, name: str) -> TensorInfo:
         """Returns a tensor of the network by its name, q, k and v also where the file fuses them.

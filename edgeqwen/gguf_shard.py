@@ -10,8 +10,9 @@ import numpy.typing as npt
 from edgeqwen.config_keys import shown
 from edgeqwen.errors import ClosedError, FileFormatError
 from edgeqwen.gguf_metadata import HeaderReader, read_metadata, read_preamble
+from edgeqwen.gguf_packed import described
 from edgeqwen.gguf_tensors import TensorInfo, read_alignment, read_tensors
-from edgeqwen.mapped_file import map_file, release, unmap
+from edgeqwen.mapped_file import map_file, read_ahead, release, unmap
 
 # As many as a name of five digits could count; no published model comes near.
 _MAX_SHARDS = 9999
@@ -42,7 +43,8 @@ class GgufShard:
         self.n_shards = max(1, self._count("split.count", 0, _MAX_SHARDS))
         self.index = self._count("split.no", 0, self.n_shards - 1)
         self.alignment = read_alignment(self.metadata, str(path))
-        self.tensors = read_tensors(reader, n_tensors, self.alignment)
+        tensors = read_tensors(reader, n_tensors, self.alignment)
+        self.tensors = described(tensors, self.metadata, str(path))
         self._mapping: mmap.mmap | None = mapping
         self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 
@@ -75,6 +77,11 @@ class GgufShard:
         """Lets the system take back the memory of bytes [start, stop) of a tensor."""
         if self._mapping is not None:
             release(self._mapping, tensor.offset + start, tensor.offset + stop)
+
+    def read_ahead(self) -> None:
+        """Has the system begin to read all of the file, which will be needed soon."""
+        if self._mapping is not None:
+            read_ahead(self._mapping)
 
     def close(self) -> None:
         """Gives the mapping back, once no view of it is left; may be called twice."""

@@ -22,13 +22,18 @@ _HARMLESS = ("rope_freqs.weight",)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: ``shape`` in numpy order (rows, columns), ``offset`` from the file's start."""
+    """One tensor: ``shape`` in numpy order (rows, columns), ``offset`` from the file's start.
+
+    ``layout`` names the tiles that a matrix of a packed file holds (``gguf_packed.py``); ``type``
+    is then the one that was packed, and ``n_bytes`` what the tiles take.
+    """
 
     name: str
     type: GgmlType
     shape: tuple[int, ...]
     offset: int
     n_bytes: int
+    layout: str | None = None
 
 
 def read_alignment(metadata: Mapping[str, Any], source: str) -> int:

@@ -47,6 +47,13 @@ def release(mapping: mmap.mmap, start: int, stop: int) -> None:
             mapping.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
+def read_ahead(mapping: mmap.mmap) -> None:
+    """Has the system begin to read a file that will be needed in whole."""
+    if hasattr(mmap, "MADV_WILLNEED"):
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_WILLNEED)
+
+
 def unmap(mapping: mmap.mmap) -> None:
     # Where views are still held, the mapping goes with the last of them.
     with contextlib.suppress(BufferError):

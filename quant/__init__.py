@@ -5,6 +5,7 @@ Importing this package doesn't import numba, which ``quantize`` does once it has
 
 from edgeqwen.quant.convert import quantize
 from edgeqwen.quant.errors import HISTOGRAM_EDGES, TensorErrors, WorstBlock
+from edgeqwen.quant.packed_file import pack
 from edgeqwen.quant.plan import plan
 from edgeqwen.quant.plan_groups import TensorGroup, group_layers
 from edgeqwen.quant.recipe import TENSOR_TYPES, TYPES
@@ -24,6 +25,7 @@ __all__ = [
     "WorstBlock",
     "check_report",
     "group_layers",
+    "pack",
     "plan",
     "quantize",
     "write_report",

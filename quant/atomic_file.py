@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -24,10 +25,7 @@ class AtomicFile:
         self._turn = threading.Lock()
         # A link is written through, not replaced.
         self._target = Path(os.path.realpath(path))
-        self._temporary = self._target.with_name(
-            # A file's name may have 255 bytes; 50 characters have at most 200.
-            f".{self._target.name[:50]}.{secrets.token_hex(6)}.tmp"
-        )
+        self._temporary = _hidden_name(self._target)
 
     def __enter__(self) -> "AtomicFile":
         check_writable(self.path)
@@ -104,6 +102,22 @@ class AtomicFile:
 
     def _failed(self, error: OSError) -> EdgeqwenError:
         return EdgeqwenError(f"{self.path}: writing failed ({error.strerror}); nothing was kept")
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Gives the name of a file for steps between, in the folder of a path, and removes it then."""
+    check_writable(path)
+    name = _hidden_name(Path(os.path.realpath(path)))
+    try:
+        yield name
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _hidden_name(path: Path) -> Path:
+    # A file's name may have 255 bytes; 50 characters have at most 200.
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(6)}.tmp")
 
 
 def check_writable(path: Path) -> None:

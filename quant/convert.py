@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeqwen.errors import OptionError
 from edgeqwen.ggml_types import GgmlType
-from edgeqwen.quant.atomic_file import check_writable
+from edgeqwen.quant.atomic_file import beside, check_writable
 from edgeqwen.quant.calibration_text import MOST_TOKENS, calibration_windows
-from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor
+from edgeqwen.quant.checkpoint import Checkpoint, SourceTensor, open_checkpoint
 from edgeqwen.quant.errors import ErrorSums, TensorErrors
 from edgeqwen.quant.gguf_writer import GgufWriter
 from edgeqwen.quant.imatrix import Imatrix
 from edgeqwen.quant.output_check import check_outputs, conversion_inputs
 from edgeqwen.quant.overrides import Overrides
+from edgeqwen.quant.packed_file import pack
 from edgeqwen.quant.plan import opened, prepare
 from edgeqwen.quant.recipe import recipe_named
 from edgeqwen.quant.report import QuantizeReport, TensorReport
+from edgeqwen.quant.threads import thread_count
 
 Progress = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
@@ -45,6 +45,7 @@ def quantize(
     tensor_types: Mapping[str, str] | None = None,
     pad_ffn: bool = False,
     measure_errors: bool = False,
+    packed: bool = False,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
@@ -60,8 +61,9 @@ def quantize(
     ``edgeqwen.quant.TENSOR_TYPES`` by a regular expression that is searched for in the GGUF name;
     the first that is found decides. ``pad_ffn`` fills the feed-forward size up with zeros to a
     multiple of 256, which changes no result. ``measure_errors`` compares what is written with the
-    weights, for the ``errors`` of the report's tensors. ``n_threads`` is as many as the process may
-    use unless given; ``progress(done, total)`` is called with bytes of the output. The output
+    weights, for the ``errors`` of the report's tensors. ``packed`` packs the result, as ``pack``
+    does; the disk must hold it twice for a while. ``n_threads`` is as many as the process may use
+    unless given; ``progress(done, total)`` is called with bytes that are written. The output
     appears, or replaces what stood there, only when it is complete. Memory holds the vocabulary and
     some 20 MB per thread, never a whole tensor; calibration takes up to a gigabyte, the more the
     longer rows are.
@@ -72,8 +74,28 @@ def quantize(
     """
     started = time.perf_counter()
     source, output = Path(source), Path(output)
+    if packed:
+        with contextlib.closing(open_checkpoint(source)) as checkpoint:
+            check_outputs((output,), conversion_inputs(checkpoint.files, imatrix))
+        with beside(output) as plain:
+            report = quantize(
+                source,
+                plain,
+                type,
+                imatrix=imatrix,
+                calibrate=calibrate,
+                calibrate_tokens=calibrate_tokens,
+                tensor_types=tensor_types,
+                pad_ffn=pad_ffn,
+                measure_errors=measure_errors,
+                n_threads=n_threads,
+                progress=_half(progress, 0),
+            )
+            n_bytes = pack(plain, output, n_threads=n_threads, progress=_half(progress, 1))
+        seconds = time.perf_counter() - started
+        return dataclasses.replace(report, output=output, n_bytes=n_bytes, seconds=seconds)
     recipe, overrides = recipe_named(type), Overrides(tensor_types or {})
-    threads = _thread_count(n_threads)
+    threads = thread_count(n_threads)
     check_writable(output)
     show = _never_back(progress or _no_progress)
     with contextlib.ExitStack() as stack:
@@ -107,16 +129,6 @@ def quantize(
         notes=plan.notes,
         seconds=time.perf_counter() - started,
     )
-
-
-def _thread_count(n_threads: int | None) -> int:
-    if n_threads is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
-    if isinstance(n_threads, bool) or not isinstance(n_threads, int) or not 1 <= n_threads <= 1024:
-        raise OptionError(f"n_threads is {n_threads!r}, expected a whole number from 1 to 1024")
-    return n_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +232,13 @@ def _convert_all(
     finally:
         pool.shutdown(cancel_futures=True)
     return measured
+
+
+def _half(progress: Progress | None, half: int) -> Progress:
+    """What of a progress one of two parts shows that take alike many bytes."""
+    if progress is None:
+        return _no_progress
+    return lambda done, total: progress(done + half * total, 2 * total)
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -29,6 +29,11 @@ class GgufCheckpoint:
         self._file = GgufFile.open(path)
         try:
             self.config = self._file.config()
+            if self._file.is_packed:
+                raise UnsupportedError(
+                    f"{path}: is packed, which keeps weights in another order; convert the file "
+                    "that it was packed from, or the original checkpoint"
+                )
             tensors = map(self._file.tensor, self.config.expected_tensors())
             self.tensors = [
                 SourceTensor(tensor.name, tensor.type, tensor.shape, f"{path}: {tensor.name}")

@@ -70,7 +70,9 @@ def pack_tiles(format_, args, chunk, worker):  # type: ignore[no-untyped-def]
             release_pages(start, end - start)
 
 
-def pack_jobs(format_: Format, source: NDArray[np.uint8], n_rows: int, tiles: int) -> NDArray[np.void]:
+def pack_jobs(
+    format_: Format, source: NDArray[np.uint8], n_rows: int, tiles: int
+) -> NDArray[np.void]:
     """Returns the jobs, JOB [n], that pack a matrix to tiles at an address.
 
     source: the matrix as the file has it, ``n_rows`` rows of whole tiles' bytes.
@@ -87,6 +89,32 @@ def pack_jobs(format_: Format, source: NDArray[np.uint8], n_rows: int, tiles: in
     jobs["first"] = np.arange(0, n_tiles, step)
     jobs["last"] = np.minimum(jobs["first"] + step, n_tiles)
     return jobs
+
+
+def pack_rows(
+    format_: Format,
+    source: NDArray[np.uint8],
+    n_rows: int,
+    first: int,
+    last: int,
+    tiles: NDArray[np.uint8],
+) -> None:
+    """Packs rows of tiles [first, last) of a matrix into ``tiles``, uint8, of just their bytes."""
+    jobs = pack_jobs(format_, source, n_rows, 0)[:1]
+    row_bytes = int(jobs["row_tiles"][0]) * format_.tile_bytes
+    if (
+        not 0 <= first < last <= -(-n_rows // TILE_ROWS)
+        or tiles.nbytes != (last - first) * row_bytes
+    ):
+        raise AssertionError(f"{format_.name}: {tiles.nbytes} bytes for tiles {first} to {last}")
+    jobs["tiles"] = tiles.ctypes.data - first * row_bytes
+    jobs["first"], jobs["last"] = first, last
+    flags, table = np.zeros(2, np.int64), format_.table()
+    arguments = np.zeros(1, PACK)
+    arguments["jobs"], arguments["done"] = jobs.ctypes.data, flags.ctypes.data
+    arguments["stop"] = flags[1:].ctypes.data
+    arguments["table"] = 0 if table is None else table.ctypes.data
+    pack_tiles(format_, arguments.ctypes.data, 0, 0)
 
 
 def releasable_page_bytes() -> int:

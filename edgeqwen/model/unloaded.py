@@ -40,6 +40,8 @@ class UnloadedModel:
             for name, shape in self._config.expected_tensors().items()
         }
 
+    is_packed = False
+
     def config(self) -> ModelConfig:
         return self._config
 

@@ -4,6 +4,7 @@ A standard GGUF is packed tensor by tensor on all threads, and the file's pages 
 goes, so that memory stays at about the file's size.
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
-from edgeqwen.errors import UnsupportedError
+from edgeqwen.errors import FileFormatError, UnsupportedError
 from edgeqwen.executor import Team
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
@@ -58,6 +59,19 @@ class Matrix:
     def n_bytes(self) -> int:
         return self.n_tiles * self.row_tiles * self.format.tile_bytes
 
+    def continues_with(self, other: "Matrix") -> bool:
+        """Whether another matrix is the next rows of this one, in memory too."""
+        return (
+            # Only whole tiles can stand in the middle of a matrix.
+            (other.format is self.format and self.n_rows % TILE_ROWS == 0)
+            and other.address == self.address + self.n_bytes
+        )
+
+    def joined(self, other: "Matrix") -> "Matrix":
+        """Returns both as one matrix."""
+        names, n_rows = (*self.names, *other.names), self.n_rows + other.n_rows
+        return dataclasses.replace(self, names=names, n_rows=n_rows)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
@@ -73,42 +87,33 @@ class LayerWeights:
 
 
 class Weights:
-    """All weights of a model. ``start_packing`` fills them from the file; ``close`` frees them."""
+    """All weights of a model; ``close`` frees them.
+
+    Those of a packed file are used where they lie in it. Others get memory, which
+    ``start_packing`` fills.
+    """
 
     def __init__(self, file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
         """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run."""
         self._file = file
         _check_shapes(file, config)
-        self._size = 0
-        self._plans: list[Matrix] = []
         self._packing: Packing | None = None
-        # Addresses are offsets until the region exists.
-        embedding = self._plan(["token_embd.weight"])[0]
-        tied = config.tie_word_embeddings
-        head = embedding if tied else self._plan(["output.weight"])[0]
-        layers = [
-            [
-                self._plan([f"blk.{i}.{n}.weight" for n in names])
-                for names in (
-                    ("attn_q", "attn_k", "attn_v"),
-                    ("attn_output",),
-                    ("ffn_gate", "ffn_up"),
-                    ("ffn_down",),
-                )
-            ]
-            for i in range(config.n_layers)
-        ]
+        # Of a packed file, views that keep it mapped.
+        self._views: list[NDArray[np.uint8]] = []
+        # Addresses are offsets until the region exists; in a packed file they are addresses.
+        self._size = 0
+        groups = [self._plan(names) for names in matrix_groups(config)]
         self._region = Region(self._size, purpose="the model", huge=True)
-        self.embedding, self.head = self._place(embedding), self._place(head)
+        placed = [tuple(map(self._place, group)) for group in groups]
+        self._matrices = [matrix for group in placed for matrix in group]
+        self.embedding = placed.pop(0)[0]
+        self.head = self.embedding if config.tie_word_embeddings else placed.pop(0)[0]
         self.output_norm = self._vector("output_norm.weight")
-        self.layers = [
-            self._layer(i, *(tuple(map(self._place, m)) for m in matrices))
-            for i, matrices in enumerate(layers)
-        ]
+        self.layers = [self._layer(i, *placed[4 * i : 4 * i + 4]) for i in range(config.n_layers)]
 
     @property
     def formats(self) -> set[Format]:
-        return {matrix.format for matrix in self._plans}
+        return {matrix.format for matrix in self._matrices}
 
     @property
     def n_bytes(self) -> int:
@@ -124,15 +129,19 @@ class Weights:
     def start_packing(self, team: Team) -> None:
         """Begins to pack every matrix on a team, which is busy until ``wait`` has returned.
 
-        Raises UnsupportedError, before it takes any, for more memory than the machine has.
+        Of a packed file, only reading begins. Raises UnsupportedError, before it takes any, for
+        more memory than the machine has.
         """
+        if self._file.is_packed:
+            self._file.read_ahead()
+            return
         if self._size > physical_memory():
             raise UnsupportedError(
                 f"{self._file.path}: the weights need {self._size / 1e9:.1f} GB of memory, and "
                 f"this machine has {physical_memory() / 1e9:.1f} GB; convert the model to a "
                 "smaller type (edgeqwen quantize -t q4_0), or take a smaller model"
             )
-        self._packing = Packing([self._sources(matrix) for matrix in self._plans], team)
+        self._packing = Packing([self._sources(matrix) for matrix in self._matrices], team)
         self._packing.keep_alive(self._region)
         self._packing.start()
 
@@ -146,7 +155,7 @@ class Weights:
             return
         packing.wait(progress)
         self._packing = None
-        for matrix in self._plans:
+        for matrix in self._matrices:
             for name in matrix.names:
                 self._file.release(name)
 
@@ -157,37 +166,45 @@ class Weights:
 
     def close(self) -> None:
         """Frees them, after ``stop_packing``."""
+        self._views.clear()
         self._region.close()
 
     def _plan(self, names: Sequence[str]) -> list[Matrix]:
         """Plans the tensors of one operation: a matrix for each run of tensors of one type."""
-        matrices: list[Matrix] = []
+        found: list[Matrix] = []
         row = 0
+        self._size = -(-self._size // ALIGNMENT) * ALIGNMENT
         for name in names:
             tensor = self._file.tensor(name)
             format_ = _format(self._file, tensor)
             n_rows, n_columns = tensor.shape
-            last = matrices[-1] if matrices else None
-            # Only whole tiles can stand in the middle of a matrix.
-            if last and last.format is format_ and last.n_rows % TILE_ROWS == 0:
-                matrices[-1] = Matrix(
-                    (*last.names, name), format_, last.n_rows + n_rows, n_columns, last.row, 0
-                )
+            address = self._size if tensor.layout is None else self._tiles_in_file(tensor, format_)
+            matrix = Matrix((name,), format_, n_rows, n_columns, row, address)
+            if found and found[-1].continues_with(matrix):
+                found[-1] = found[-1].joined(matrix)
             else:
-                matrices.append(Matrix((name,), format_, n_rows, n_columns, row, 0))
+                found.append(matrix)
+            if tensor.layout is None:
+                self._size = found[-1].address + found[-1].n_bytes
             row += n_rows
-        for i, matrix in enumerate(matrices):
-            placed = Matrix(
-                matrix.names, matrix.format, matrix.n_rows, matrix.n_columns, matrix.row, self._size
+        return found
+
+    def _tiles_in_file(self, tensor: TensorInfo, format_: Format) -> int:
+        """Returns the address of the tiles of a packed file's matrix, which are checked."""
+        matrix = Matrix((tensor.name,), format_, *tensor.shape, 0, 0)
+        if tensor.n_bytes != matrix.n_bytes:
+            raise FileFormatError(
+                f"{self._file.path}: {tensor.name} has {tensor.n_bytes} bytes of tiles, expected "
+                f"{matrix.n_bytes} for {tensor.shape} in {format_.name}; the file is damaged: pack "
+                "the original one again (edgeqwen pack)"
             )
-            matrices[i] = placed
-            self._size += -(-placed.n_bytes // ALIGNMENT) * ALIGNMENT
-            self._plans.append(placed)
-        return matrices
+        self._views.append(self._file.data(tensor.name))
+        return int(self._views[-1].ctypes.data)
 
     def _place(self, m: Matrix) -> Matrix:
-        address = self._region.address + m.address
-        return Matrix(m.names, m.format, m.n_rows, m.n_columns, m.row, address)
+        if self._views:
+            return m
+        return dataclasses.replace(m, address=self._region.address + m.address)
 
     def _layer(
         self,
@@ -224,12 +241,31 @@ class Weights:
 
     def _sources(self, matrix: Matrix) -> list[Source]:
         """Returns what is packed into a matrix, one tensor after the other."""
-        sources, tiles = [], self._region.address + matrix.address
+        sources, tiles = [], matrix.address
         for name in matrix.names:
             n_rows = self._file.tensor(name).shape[0]
             sources.append(Source(matrix.format, self._file.data(name), n_rows, tiles))
             tiles += -(-n_rows // TILE_ROWS) * matrix.row_tiles * matrix.format.tile_bytes
         return sources
+
+
+def matrix_groups(config: ModelConfig) -> list[tuple[str, ...]]:
+    """Returns the names of all matrices, those of one operation together.
+
+    The embedding comes first, the head next unless it is the embedding, then four of each layer.
+    """
+    groups: list[tuple[str, ...]] = [("token_embd.weight",)]
+    if not config.tie_word_embeddings:
+        groups.append(("output.weight",))
+    for i in range(config.n_layers):
+        for names in (
+            ("attn_q", "attn_k", "attn_v"),
+            ("attn_output",),
+            ("ffn_gate", "ffn_up"),
+            ("ffn_down",),
+        ):
+            groups.append(tuple(f"blk.{i}.{name}.weight" for name in names))
+    return groups
 
 
 def physical_memory() -> int:
@@ -242,10 +278,12 @@ def physical_memory() -> int:
 
 def _format(file: GgufFile | UnloadedModel, tensor: TensorInfo) -> Format:
     found = FORMATS.get(tensor.type)
-    if found is None:
+    # A packed file of this version may yet have a layout that this version lacks.
+    if found is None or tensor.layout not in (None, found.name):
         known = ", ".join(f.name for f in FORMATS.values())
+        kind = tensor.layout or tensor.type.name
         raise UnsupportedError(
-            f"{file.path}: {tensor.name} is {tensor.type.name}, which this version can't run; it "
+            f"{file.path}: {tensor.name} is {kind}, which this version can't run; it "
             f"runs {known}: get the model in one of these, or convert the original checkpoint with "
             "edgeqwen quantize"
         )
