@@ -169,6 +169,6 @@ def test_tiles_of_another_size_never_reach_a_kernel(tmp_path: Path) -> None:
     at = data.index(types, at)
     output.write_bytes(data[:at] + np.full(15, 8, np.int32).tobytes() + data[at + n :])
     with pytest.raises(
-        FileFormatError, match="bytes of tiles, expected 174080 for .320, 64. in Q8"
+        FileFormatError, match=r"bytes of tiles, expected 21760 for \(320, 64\) in Q8"
     ):
         logits(output)

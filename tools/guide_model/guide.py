@@ -29,6 +29,7 @@ COMMANDS = (
     "run",
     "quantize",
     "imatrix",
+    "pack",
     "inspect",
     "bench",
     "perplexity",
