@@ -24,7 +24,7 @@ from edgeqwen.kernels.products import (
     zero_totals,
 )
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import exact_kernel, operation, types
+from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 
@@ -62,15 +62,11 @@ def expand_block(typing_context, tiling, block, target):  # type: ignore[no-unty
     return types.void(tiling, types.int64, types.int64), codegen
 
 
-@exact_kernel
-def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Computes the rows of one chunk of tiles for all tokens."""
-    a = product_view(args)
+@exact_inline_kernel
+def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
+    """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT."""
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
     stride, bias, accumulate = a.stride, a.bias, a.accumulate
-    first_tile = chunk * a.tiles_per_chunk
-    end_tile = min(first_tile + a.tiles_per_chunk, a.n_tiles)
-    scratch = a.scratch + worker * a.scratch_bytes
     partials = scratch + stretch(tiling) * step_bytes(tiling)
     for first_token in range(0, n_tokens, panel_tokens(tiling)):
         panel = a.panels + first_token // panel_tokens(tiling) * n_blocks * panel_block_bytes(
@@ -114,3 +110,12 @@ def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
                             accumulate,
                         )
                     partial += partial_bytes(tiling)
+
+
+@exact_kernel
+def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Computes the rows of one chunk of tiles for all tokens."""
+    a = product_view(args)
+    first = chunk * a.tiles_per_chunk
+    end = min(first + a.tiles_per_chunk, a.n_tiles)
+    multiply_many(tiling, a, first, end, a.scratch + worker * a.scratch_bytes)

@@ -18,7 +18,7 @@ from edgeqwen.kernels.products import (
     tile_bytes,
     zero_totals,
 )
-from edgeqwen.simd.compile import exact_kernel, operation, types
+from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 
 LINE_BYTES = 64
@@ -41,18 +41,16 @@ def prefetch_after(typing_context, tiling, block):  # type: ignore[no-untyped-de
     return types.void(tiling, types.int64), codegen
 
 
-@exact_kernel
-def gemv(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Computes the rows of one chunk of tiles."""
-    a = product_view(args)
+@exact_inline_kernel
+def multiply_one(tiling, a, first_tile, end_tile, panels):  # type: ignore[no-untyped-def]
+    """Computes the rows of some tiles; ``a`` is a PRODUCT."""
     n_blocks, stride, bias, accumulate = a.n_blocks, a.stride, a.bias, a.accumulate
-    first = chunk * a.tiles_per_chunk
     row_tiles = n_blocks // tile_blocks(tiling)
-    weight = a.weights + first * row_tiles * tile_bytes(tiling)
-    for tile in range(first, min(first + a.tiles_per_chunk, a.n_tiles)):
+    weight = a.weights + first_tile * row_tiles * tile_bytes(tiling)
+    for tile in range(first_tile, end_tile):
         for row in range(0, TILE_ROWS, rows_at_once(tiling)):
             totals = zero_totals(tiling)
-            place, panel = weight, a.panels
+            place, panel = weight, panels
             for _ in range(row_tiles):
                 block = place + header_bytes(tiling)
                 for _ in range(tile_blocks(tiling)):
@@ -65,3 +63,12 @@ def gemv(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
             shifted = bias + row_bytes if bias != 0 else 0
             store_totals(tiling, totals, a.output + row_bytes, stride, 1, shifted, accumulate)
         weight += row_tiles * tile_bytes(tiling)
+
+
+@exact_kernel
+def gemv(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Computes the rows of one chunk of tiles."""
+    a = product_view(args)
+    first = chunk * a.tiles_per_chunk
+    panels = a.panels + worker * a.panels_of_worker
+    multiply_one(tiling, a, first, min(first + a.tiles_per_chunk, a.n_tiles), panels)

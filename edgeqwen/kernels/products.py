@@ -130,7 +130,8 @@ PRODUCT = record(
     "n_blocks",  # columns / 32
     "n_tiles",
     "tiles_per_chunk",
-    "panels",
+    "panels",  # GEMV only: a thread's own are at panels + worker * panels_of_worker
+    "panels_of_worker",
     "output",  # float32 [n_tokens][stride / 4], with room for 16 rows a tile
     "stride",  # bytes from one token's output to the next
     "bias",  # float32 [16 * n_tiles], or 0

@@ -43,6 +43,7 @@ class Buffers:
             "attention": tokens * config.n_heads * config.head_dim * 4,
             "gate_up": tokens * self.gate_up_stride,
             "panels": tokens * (widest // BLOCK_COLUMNS) * PANEL_BYTES,
+            "hidden": tokens * (config.intermediate_size // BLOCK_COLUMNS) * PANEL_BYTES,
             "angles": tokens * config.head_dim * 4,
             "partials": units * attention_rows * (config.head_dim + 2) * 4,
             "scratch": n_threads * self.scratch_bytes,

@@ -88,8 +88,12 @@ class ObservedRecording(Recording):
         super().attention(i, o_proj)
         self._observe(o_proj, "attention", 4 * o_proj.n_columns)
 
-    def swiglu(self, down_proj: Matrix) -> None:
-        super().swiglu(down_proj)
+    def feed_forward(
+        self, weight: NDArray[Any], gate_up: Sequence[Matrix], down_proj: Matrix
+    ) -> None:
+        super().feed_forward(weight, gate_up, down_proj)
+        if len(gate_up) == 1:  # else they were multiplied one after the other, and observed
+            self._observe(gate_up[0], "normed", self.strides["x"])
         # The product has taken the gate's place.
         self._observe(down_proj, "gate_up", self.strides["gate_up"])
 

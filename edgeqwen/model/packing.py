@@ -82,13 +82,15 @@ class Packing:
         if thread is None:
             raise AssertionError("packing was never started")
         while progress is not None and thread.is_alive():
-            thread.join(_LOOK_SECONDS)
             progress(int(self._flags[0]), self._n_bytes)
+            thread.join(_LOOK_SECONDS)
         thread.join()
         if self._error is not None:
             raise self._error
         if self._flags[1]:
             raise ClosedError("the model was closed while it was loaded")
+        if progress is not None:
+            progress(int(self._flags[0]), self._n_bytes)
         self._alive.clear()
 
     def stop(self) -> None:

@@ -25,6 +25,7 @@ from edgeqwen.kernels.attention import (
 )
 from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
 from edgeqwen.kernels.embed import EMBED, embed
+from edgeqwen.kernels.gated import GATED, TILES_OF_BLOCK, Gated, gated_gemm, gated_gemv
 from edgeqwen.kernels.gemm import gemm, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.norm import NORM, norm
@@ -98,9 +99,8 @@ class Recorder:
             tape.rope(i)
             tape.attention(i, layer.o_proj)
             tape.multiply(layer.o_proj, "x", accumulate=True)
-            tape.norm_and_multiply(layer.ffn_norm, layer.gate_up, "gate_up")
-            tape.swiglu(layer.down_proj)
-            tape.multiply(layer.down_proj, "x", accumulate=True)
+            tape.feed_forward(layer.ffn_norm, layer.gate_up, layer.down_proj)
+            tape.multiply(layer.down_proj, "x", panels="hidden", accumulate=True)
         tape.logits(self.weights.output_norm, self.weights.head, last_only)
         return tape.tape
 
@@ -176,11 +176,41 @@ class Recording:
         per_chunk = 0 if last_only else panel.n_tokens
         self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=per_chunk)
 
+    def feed_forward(
+        self, weight: np.ndarray[Any, Any], gate_up: Sequence[Matrix], down_proj: Matrix
+    ) -> None:
+        """hidden = silu(gate) * up of rms_norm(x) * weight."""
+        if len(gate_up) > 1:
+            self.norm_and_multiply(weight, gate_up, "gate_up")
+            self.swiglu(down_proj)
+            return
+        matrix = gate_up[0]
+        token = Gated(self.tiling(matrix.format), self.tiling(down_proj.format).panel)
+        self.norm(weight, matrix, token.tiling.panel, last_only=False)
+        n_tiles = matrix.n_tiles // 2
+        per_chunk = tiles_per_chunk(matrix, token.tiling, 2 * self.r.n_threads)
+        per_chunk = -(-per_chunk // TILES_OF_BLOCK) * TILES_OF_BLOCK
+        arguments = self._product(matrix, token.tiling, "gate_up", per_chunk) | {
+            "n_tiles": n_tiles,
+            "up_offset": 4 * self.r.config.intermediate_size,
+            "hidden": self.buffers["hidden"],
+            "hidden_blocks": down_proj.n_blocks,
+        }
+        self.tape.add(
+            gated_gemv if self.one_token else gated_gemm,
+            token,
+            GATED,
+            arguments,
+            chunks=-(-n_tiles // per_chunk),
+            name="gated product",
+        )
+
     def multiply(
         self,
         matrix: Matrix,
         output: str,
         *,
+        panels: str = "panels",
         bias: np.ndarray[Any, Any] | None = None,
         accumulate: bool = False,
         last_only: bool = False,
@@ -190,22 +220,11 @@ class Recording:
         tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
         state = self.r.last_state if last_only else self.r.state
         per_chunk = tiles_per_chunk(matrix, tiling, self.r.n_threads)
-        needed = scratch_bytes(tiling, per_chunk)
-        if needed > self.buffers.scratch_bytes:
-            raise AssertionError(f"{output}: {needed} bytes of scratch memory, planned fewer")
-        arguments = {
+        arguments = self._product(matrix, tiling, output, per_chunk) | {
             "state": state.ctypes.data,
-            "weights": matrix.address,
-            "n_blocks": matrix.n_blocks,
-            "n_tiles": matrix.n_tiles,
-            "tiles_per_chunk": per_chunk,
-            "panels": self.buffers["panels"],
-            "output": self.buffers[output] + 4 * matrix.row,
-            "stride": self.strides[output],
+            "panels": self.buffers[panels],
             "bias": 0 if bias is None else bias.ctypes.data + 4 * matrix.row,
             "accumulate": int(accumulate),
-            "scratch": self.buffers["scratch"],
-            "scratch_bytes": self.buffers.scratch_bytes,
         }
         self.tape.add(
             gemv if tiling.n_tokens == 1 else gemm,
@@ -215,6 +234,29 @@ class Recording:
             chunks=-(-matrix.n_tiles // per_chunk),
             name=f"{output} product",
         )
+
+    def _product(
+        self, matrix: Matrix, tiling: Tiling, output: str, per_chunk: int
+    ) -> dict[str, int]:
+        """Returns the arguments of a product without bias or residual."""
+        needed = scratch_bytes(tiling, per_chunk)
+        if needed > self.buffers.scratch_bytes:
+            raise AssertionError(f"{output}: {needed} bytes of scratch memory, planned fewer")
+        return {
+            "state": self.state,
+            "weights": matrix.address,
+            "n_blocks": matrix.n_blocks,
+            "n_tiles": matrix.n_tiles,
+            "tiles_per_chunk": per_chunk,
+            "panels": self.buffers["panels"],
+            "panels_of_worker": 0,
+            "output": self.buffers[output] + 4 * matrix.row,
+            "stride": self.strides[output],
+            "bias": 0,
+            "accumulate": 0,
+            "scratch": self.buffers["scratch"],
+            "scratch_bytes": self.buffers.scratch_bytes,
+        }
 
     def rope(self, i: int) -> None:
         """q and k are rotated; k and v enter the cache."""
@@ -283,7 +325,7 @@ class Recording:
         self.tape.add(panelize, panel, PANELIZE, arguments, tokens_per_chunk=panel.n_tokens)
 
     def swiglu(self, down_proj: Matrix) -> None:
-        """panels = silu(gate) * up."""
+        """hidden = silu(gate) * up."""
         parts = -(-down_proj.n_blocks // SWIGLU_BLOCKS)
         panel = self.tiling(down_proj.format).panel
         arguments = {
@@ -294,7 +336,7 @@ class Recording:
             "n_blocks": down_proj.n_blocks,
             "blocks_per_chunk": SWIGLU_BLOCKS,
             "chunks_per_panel": parts,
-            "panels": self.buffers["panels"],
+            "panels": self.buffers["hidden"],
         }
         self.tape.add(
             swiglu,

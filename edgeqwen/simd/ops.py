@@ -127,6 +127,19 @@ lanes = constant(lambda token: token.isa.lanes)
 """The number of float32 lanes of a vector."""
 
 
+def part_of_token(name: str) -> Any:
+    """Makes an operation ``f(token) -> token`` that gives a token's own token of that name."""
+
+    @operation
+    def part(typing_context, token):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return context.get_dummy_value()
+
+        return types.TokenType(getattr(token.value, name))(token), codegen
+
+    return part
+
+
 @operation
 def isa_of(typing_context, token):  # type: ignore[no-untyped-def]
     """The ISA token of a token that knows its instruction set."""

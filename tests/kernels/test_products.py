@@ -133,6 +133,7 @@ class Product:
             "n_tiles": self.n_tiles,
             "tiles_per_chunk": case.tiles_per_chunk,
             "panels": self.panels() if activations is None else activations,
+            "panels_of_worker": 0,
             "output": self.output,
             "stride": self.output.strides[0],
             "bias": 0 if self.bias is None else self.bias,
