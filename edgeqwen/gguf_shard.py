@@ -43,6 +43,8 @@ class GgufShard:
         self.index = self._count("split.no", 0, self.n_shards - 1)
         self.alignment = read_alignment(self.metadata, str(path))
         self.tensors = read_tensors(reader, n_tensors, self.alignment)
+        # All that was read is a copy.
+        release(mapping, 0, reader.position)
         self._mapping: mmap.mmap | None = mapping
         self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 
