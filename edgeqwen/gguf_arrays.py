@@ -85,7 +85,8 @@ class StringArray(MetadataArray[str]):
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """Returns how many bytes each string has: int64 [len(self)]."""
-        return np.diff(self._starts.astype(np.int64)) - 8
+        starts = self._starts.astype(np.int64)
+        return starts[1:] - starts[:-1] - 8
 
     def addresses(self) -> tuple[int, int]:
         """Returns, for kernels, the addresses of the block and of ``starts``, uint32."""

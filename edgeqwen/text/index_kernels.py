@@ -89,9 +89,9 @@ def index_tokens(data, starts, n_tokens, index, mask, key):  # type: ignore[no-u
 
 
 @kernel
-def index_merges(
+def index_merges(  # type: ignore[no-untyped-def]
     data, starts, n_tokens, index, mask, texts, text_starts, n_merges, merges, bits, key
-):  # type: ignore[no-untyped-def]
+):
     """Fills in the merges, 2 ** ``bits`` slots; returns -1.
 
     ``texts`` with ``text_starts`` are the strings "left right", in the order of their ranks. Of a
