@@ -94,6 +94,14 @@ def test_a_merge_may_be_more_frequent_than_those_it_is_made_of() -> None:
     assert many == [258] * (SHORT // 2)
 
 
+@pytest.mark.parametrize("times", [1, SHORT])
+def test_a_pair_that_has_changed_waits_for_its_new_turn(times: int) -> None:
+    """What was "a b" is "a bc" when its turn comes, and "bc d" comes before that."""
+    tokens = [*ALPHABET, "bc", "ab", "bcd", "abc"]
+    made = table(tokens, ["b c", "a b", "bc d", "a bc"])
+    assert made.merged(b"abcd" * times, SEPARATOR) == [tokens.index("a"), 258] * times
+
+
 def test_of_a_pair_that_is_there_twice_the_last_counts() -> None:
     tokens = [*ALPHABET, "ab", "bc"]
     assert table(tokens, ["a b", "b c"]).merged(b"abc", SEPARATOR) == [256, tokens.index("c")]
@@ -132,9 +140,11 @@ def test_a_token_that_is_there_twice(again: int) -> None:
     assert (error.value.first, error.value.second) == (again, 257)
 
 
-@pytest.mark.parametrize("bad", ["ab", "a b ", " a b", "a  b", "", "a c", "q b", "a q", "bb a"])
+@pytest.mark.parametrize(
+    "bad", ["ab", "a b ", "a b b", " a b", "a  b", "", "a c", "q b", "a q", "bb a"]
+)
 def test_a_merge_that_does_not_fit(bad: str) -> None:
-    tokens = [*ALPHABET, "ab", "ba", "abx"]
+    tokens = [*ALPHABET, "ab", "ba", "abx", "b ", "b b", "ab b"]
     with pytest.raises(BadMergeError) as error:
         table(tokens, ["a b", "b a", bad, "also bad"])
     assert error.value.number == 2
