@@ -100,14 +100,10 @@ class Vocabulary:
                 eos_ids.add(_checked_id(eos_id, key, len(tokens), source))
         bos_id = metadata.get("tokenizer.ggml.bos_token_id")
         merges = _merges(metadata, tokens, types, source)
-        try:
-            merge_table = index.merge_table(merges, alphabet)
-        except BadMergeError as error:
-            raise FileFormatError(_bad_merge(merges, error.number, tokens, source)) from None
         return cls(
             source=source,
             tokens=tokens,
-            merges=merge_table,
+            merges=_merge_table(index, merges, tokens, alphabet, source),
             control=control,
             user_defined=user_defined,
             unused=frozenset(unused),
@@ -256,6 +252,19 @@ def _merges(
     ):
         return StringArray.of(())
     return _strings(metadata, "merges", source)
+
+
+def _merge_table(
+    index: TokenIndex,
+    merges: StringArray,
+    tokens: StringArray,
+    alphabet: npt.NDArray[np.int32],
+    source: str,
+) -> MergeTable:
+    try:
+        return index.merge_table(merges, alphabet)
+    except BadMergeError as error:
+        raise FileFormatError(_bad_merge(merges, error.number, tokens, source)) from None
 
 
 def _bad_merge(merges: StringArray, number: int, tokens: StringArray, source: str) -> str:
