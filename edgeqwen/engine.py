@@ -26,6 +26,7 @@ from edgeqwen.model.weights import Weights
 from edgeqwen.sampling.kernels import largest
 from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import current_isa
+from edgeqwen.text.merge_kernels import kernels as tokenizer_kernels
 
 Progress = Callable[[int, int], None]
 
@@ -313,11 +314,13 @@ def warmup(
 ) -> None:
     """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
 
+    Those of the tokenizer are among them.
+
     ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
     """
     with contextlib.ExitStack() as stack:
         files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
-        kernels: dict[tuple[str, str], Callable[[], object]] = {}
+        kernels = tokenizer_kernels()
         for file in files:
             engine = Engine(file, n_threads=n_threads, max_context=64, pack=False)
             stack.callback(engine.close)

@@ -6,7 +6,7 @@ the file. Both kinds copy their bytes, so they outlive the file's mapping.
 
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _LENGTH = struct.Struct("<Q")
 _WINDOW = 1 << 16  # bytes that are searched for short strings at once
+_TOGETHER = 1 << 13  # strings whose UTF-8 is checked at once: not much more than a window
 _FEW = 64  # fewer finds than this in a window aren't worth the search
 
 
@@ -50,9 +51,18 @@ class StringArray(MetadataArray[str]):
 
     __slots__ = ("_data", "_starts")
 
-    def __init__(self, data: bytes, starts: npt.NDArray[np.uint64]) -> None:
+    def __init__(self, data: bytes, starts: npt.NDArray[np.uint32]) -> None:
         self._data = data
         self._starts = starts
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "StringArray":
+        """Makes an array of strings in memory. Raises UnicodeEncodeError for a lone surrogate."""
+        encoded = [string.encode() for string in strings]
+        starts = np.cumsum([8, *(len(string) + 8 for string in encoded)])
+        if starts[-1] >= 1 << 32:
+            raise OverflowError("the strings take more than 4 GB")
+        return cls(b"".join(bytes(8) + string for string in encoded), starts.astype(np.uint32))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -72,6 +82,16 @@ class StringArray(MetadataArray[str]):
         starts = self._starts.data
         for i in range(len(self)):
             yield data[starts[i] : starts[i + 1] - 8].decode()
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Returns how many bytes each string has: int64 [len(self)]."""
+        starts = self._starts.astype(np.int64)
+        return starts[1:] - starts[:-1] - 8
+
+    def addresses(self) -> tuple[int, int]:
+        """Returns, for kernels, the addresses of the block and of ``starts``, uint32."""
+        block = np.frombuffer(self._data, np.uint8) if self._data else self._starts
+        return block.ctypes.data, self._starts.ctypes.data
 
 
 class NumberArray(MetadataArray[Any]):
@@ -108,24 +128,52 @@ def read_strings(
     No string may run past ``stop``. Bounds and UTF-8 of every string are checked. ``place`` names
     the file and the key in the FileFormatError that is raised for a bad string.
     """
-    starts = np.empty(count + 1, np.uint64)
+    starts = np.empty(count + 1, np.uint32)
     end = _find_strings(data, position, stop, starts, place)
-    block = bytearray(data[position:end])
-    # The lengths become zeros, so that one pass over the block checks every string by itself.
-    view = np.frombuffer(block, np.uint8)
-    for i in range(1, 9):
-        view[starts[:-1] - np.uint64(i)] = 0
-    text = bytes(block)
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        index = int(np.searchsorted(starts, error.start, side="right")) - 1
-        raise FileFormatError(f"{place}[{index}] isn't valid UTF-8; the file is damaged") from None
-    return StringArray(text, starts), end
+    block = data[position:end]
+    _check_utf8(block, starts, place)
+    return StringArray(block, starts), end
+
+
+def _check_utf8(block: bytes, starts: npt.NDArray[np.uint32], place: str) -> None:
+    """Checks every string by itself, some thousand in one go."""
+    for first in range(0, len(starts) - 1, _TOGETHER):
+        here = starts[first : first + _TOGETHER + 1]
+        begin, end = int(here[0]), int(here[-1]) - 8
+        text = np.frombuffer(block, np.uint8, end)[begin:]
+        # The lengths between strings count as characters of their own: what is none becomes zeros.
+        long = here[1:-1][np.diff(here[1:]) >= 0x80 + 8]
+        if len(long):
+            text = text.copy()
+            text[(long - here[0])[:, None] - np.arange(1, 9, dtype=np.uint32)] = 0
+        if _has_short_characters(text):
+            continue
+        try:
+            str(text.data, "utf-8")
+        except UnicodeDecodeError as error:
+            index = int(np.searchsorted(starts, begin + error.start, side="right")) - 1
+            raise FileFormatError(
+                f"{place}[{index}] isn't valid UTF-8; the file is damaged"
+            ) from None
+
+
+def _has_short_characters(text: npt.NDArray[np.uint8]) -> bool:
+    """Tells whether bytes are UTF-8 with one or two bytes a character, as nearly all tokens are.
+
+    This takes a quarter of the time of decoding them.
+    """
+    following = text.view(np.int8) < -0x40
+    n_alone = np.count_nonzero(text < 0x80)
+    if n_alone + 2 * np.count_nonzero(following) != len(text):
+        return False
+    if n_alone == len(text):
+        return True
+    first = text - np.uint8(0xC2) < 0xE0 - 0xC2
+    return not (following[0] or first[-1] or (first[:-1] != following[1:]).any())
 
 
 def _find_strings(
-    data: mmap.mmap | bytes, position: int, stop: int, starts: npt.NDArray[np.uint64], place: str
+    data: mmap.mmap | bytes, position: int, stop: int, starts: npt.NDArray[np.uint32], place: str
 ) -> int:
     """Fills in where each string begins, from ``position`` on; returns where the last one ends."""
     count, found, here, patience = len(starts) - 1, 0, position, _FEW

@@ -45,6 +45,8 @@ class GgufShard:
         self.alignment = read_alignment(self.metadata, str(path))
         tensors = read_tensors(reader, n_tensors, self.alignment)
         self.tensors = described(tensors, self.metadata, str(path))
+        # All that was read is a copy.
+        release(mapping, 0, reader.position)
         self._mapping: mmap.mmap | None = mapping
         self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
-from edgeqwen.errors import FileFormatError, OptionError
+from edgeqwen.errors import OptionError
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.text.byte_level import bytes_of
 from edgeqwen.text.streaming import IncrementalDecoder
@@ -27,6 +27,17 @@ _WORDS = "|".join(
         r"\s+",
     )
 )
+# Normalises to NFC and marks where each word ends: \K leaves out of the match all that was found
+# before it. The library needs a fifth of the time for this that it needs for a list of words.
+_MARK = "\0"
+_MARKING = normalizers.Sequence(
+    [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(rf"(?:{_WORDS})\K"), _MARK)]
+)
+# The same for a text that holds the mark itself: a list of words, with a byte between that no UTF-8
+# has.
+_NFC = normalizers.NFC()
+_SPLIT = pre_tokenizers.Split(tokenizers.Regex(_WORDS), behavior="isolated")
+_NO_TEXT = b"\xff"
 
 
 class Tokenizer:
@@ -52,14 +63,6 @@ class Tokenizer:
         # The longest first: where two of them begin at the same place, the longer one counts.
         longest_first = sorted(self.special, key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._bpe = tokenizers.Tokenizer(_model(vocabulary))
-        self._bpe.normalizer = normalizers.NFC()
-        self._bpe.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(tokenizers.Regex(_WORDS), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
 
     @classmethod
     def from_gguf(cls, path_or_file: str | Path | GgufFile) -> "Tokenizer":
@@ -104,8 +107,12 @@ class Tokenizer:
     def _encode_words(self, text: str) -> list[int]:
         if not text:
             return []
-        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
-        return ids
+        if _MARK not in text:
+            words, separator = _MARKING.normalize_str(text).encode(), _MARK.encode()
+        else:
+            found = _SPLIT.pre_tokenize_str(_NFC.normalize_str(text))
+            words, separator = _NO_TEXT.join(word.encode() for word, _ in found), _NO_TEXT
+        return self._vocabulary.merges.merged(words, separator[0])
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 become U+FFFD.
@@ -154,11 +161,3 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"<Tokenizer {self._vocabulary.source}: {self.vocab_size} tokens>"
-
-
-def _model(vocabulary: Vocabulary) -> models.BPE:
-    # From Python objects: the library's JSON and file readers take two to three times as long.
-    try:
-        return models.BPE(vocab=vocabulary.ids, merges=vocabulary.merges)
-    except Exception:
-        raise FileFormatError(vocabulary.describe_bad_merge()) from None

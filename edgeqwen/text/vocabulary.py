@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgeqwen.config_keys import shown
 from edgeqwen.errors import FileFormatError, UnsupportedError
-from edgeqwen.text.byte_level import CHARACTER_OF_BYTE
+from edgeqwen.gguf_arrays import NumberArray, StringArray
+from edgeqwen.text.byte_level import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
+from edgeqwen.text.merging import BadMergeError, DuplicateTokenError, MergeTable, TokenIndex
 
 # Beyond this, looking for special tokens would slow down every prompt; real files have about 30.
 MAX_SPECIAL = 4096
@@ -44,14 +49,13 @@ class TokenType(IntEnum):
 class Vocabulary:
     """Tokens by id and everything that is known of them; made by ``from_gguf`` only.
 
-    ``merges`` holds pairs of tokens, the most frequent first. ``control`` and ``user_defined`` map
-    the texts of special tokens to ids. ``unused`` ids stand for nothing.
+    ``control`` and ``user_defined`` map the texts of special tokens to ids. ``unused`` ids stand
+    for nothing. ``byte_ids`` are those of tokens that are a byte each, written ``<0x0A>``.
     """
 
     source: str
-    tokens: list[str]
-    ids: dict[str, int]
-    merges: list[tuple[str, str]]
+    tokens: StringArray
+    merges: MergeTable
     control: dict[str, int]
     user_defined: dict[str, int]
     unused: frozenset[int]
@@ -71,17 +75,13 @@ class Vocabulary:
         if not tokens:
             raise FileFormatError(f"{source}: tokenizer.ggml.tokens is empty, expected tokens")
         types = _types(metadata, len(tokens), source)
-        ids = dict(zip(tokens, range(len(tokens)), strict=True))
-        if len(ids) != len(tokens):
-            raise FileFormatError(_duplicate(tokens, source))
+        index = _index(tokens, source)
         control: dict[str, int] = {}
         user_defined: dict[str, int] = {}
         unused: set[int] = set()
         byte_ids: dict[int, int] = {}
-        normal = int(TokenType.NORMAL)
-        for i, kind in enumerate(types):
-            if kind == normal:
-                continue
+        others = np.flatnonzero(types != TokenType.NORMAL)
+        for i, kind in zip(others.tolist(), types[others].tolist(), strict=True):
             token = tokens[i]
             if kind == TokenType.UNUSED or _PADDING.fullmatch(token):
                 unused.add(i)
@@ -93,17 +93,17 @@ class Vocabulary:
                 byte_ids[i] = _byte(token, i, source)
         special = control | user_defined
         _check_special(special, source)
-        _check_alphabet(ids, source)
+        alphabet = _alphabet(tokens, source)
         eos_ids = {special[text] for text in _ENDERS if text in special}
         for key in ("eos_token_id", "eot_token_id"):
             if (eos_id := metadata.get(f"tokenizer.ggml.{key}")) is not None:
                 eos_ids.add(_checked_id(eos_id, key, len(tokens), source))
         bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+        merges = _merges(metadata, tokens, types, source)
         return cls(
             source=source,
             tokens=tokens,
-            ids=ids,
-            merges=_merges(metadata, tokens, types, source),
+            merges=_merge_table(index, merges, tokens, alphabet, source),
             control=control,
             user_defined=user_defined,
             unused=frozenset(unused),
@@ -112,17 +112,6 @@ class Vocabulary:
             # Nothing is ever prepended, so a bad id here does no harm.
             bos_id=bos_id if type(bos_id) is int and 0 <= bos_id < len(tokens) else None,
         )
-
-    def describe_bad_merge(self) -> str:
-        """Says what is wrong with the merges, once the tokenizer has refused them."""
-        for i, pair in enumerate(self.merges):
-            where = f"{self.source}: tokenizer.ggml.merges[{i}] is {shown(' '.join(pair))}"
-            if len(pair) != 2:
-                return f"{where}, expected two tokens with a space between"
-            for part in (*pair, "".join(pair)):
-                if part not in self.ids:
-                    return f"{where}, but {shown(part)} is not in tokenizer.ggml.tokens"
-        return f"{self.source}: the merges don't fit the tokens"
 
 
 def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
@@ -149,24 +138,32 @@ def _check_kind(metadata: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _strings(metadata: Mapping[str, Any], name: str, source: str) -> list[str]:
+def _strings(metadata: Mapping[str, Any], name: str, source: str) -> StringArray:
     key = f"tokenizer.ggml.{name}"
     value = metadata.get(key)
     if value is None:
         raise FileFormatError(
             f"{source}: {key} is missing; convert the checkpoint again with its tokenizer files"
         )
+    if isinstance(value, StringArray):
+        return value
     strings = _elements(value)
     if strings is None or not set(map(type, strings)) <= {str}:
         raise FileFormatError(f"{source}: {key} is no array of strings; the file is damaged")
-    return strings
+    try:
+        return StringArray.of(strings)
+    except UnicodeEncodeError as error:
+        raise FileFormatError(
+            f"{source}: {key} holds {shown(error.object)}, a lone surrogate in it, expected text "
+            "that UTF-8 can say; the file is damaged"
+        ) from None
 
 
 def _elements(value: object) -> list[Any] | None:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
 
 
-def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> list[int]:
+def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> npt.NDArray[np.uint8]:
     key = "tokenizer.ggml.token_type"
     value = metadata.get(key)
     if value is None:
@@ -174,28 +171,31 @@ def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> list[int]
             f"{source}: {key} is missing, so special tokens can't be told from text; "
             "convert the checkpoint again"
         )
-    types = _elements(value)
+    types = value.array if isinstance(value, NumberArray) else _elements(value)
     if types is None or len(types) != n_tokens:
         found = "no array" if types is None else f"an array of {len(types)}"
         raise FileFormatError(
             f"{source}: {key} is {found}, expected {n_tokens} numbers, one for each token"
         )
-    unknown = set(types) - set(TokenType)
-    if unknown:
-        bad = next(i for i, kind in enumerate(types) if kind in unknown)
-        raise FileFormatError(f"{source}: {key}[{bad}] is {shown(types[bad])}, expected 1 to 6")
-    return types
+    known = {int(kind) for kind in TokenType}
+    if isinstance(types, np.ndarray):
+        is_known = np.isin(types, list(known))
+    else:
+        is_known = np.array([kind in known for kind in types])
+    if not is_known.all():
+        bad = int(is_known.argmin())
+        raise FileFormatError(f"{source}: {key}[{bad}] is {shown(value[bad])}, expected 1 to 6")
+    return np.array(types, np.uint8)
 
 
-def _duplicate(tokens: list[str], source: str) -> str:
-    first: dict[str, int] = {}
-    for i, token in enumerate(tokens):
-        if first.setdefault(token, i) != i:
-            break
-    return (
-        f"{source}: tokenizer.ggml.tokens holds {shown(token)} twice, as token {first[token]} and "
-        f"as token {i}, expected every token once"
-    )
+def _index(tokens: StringArray, source: str) -> TokenIndex:
+    try:
+        return TokenIndex(tokens)
+    except DuplicateTokenError as error:
+        raise FileFormatError(
+            f"{source}: tokenizer.ggml.tokens holds {shown(tokens[error.first])} twice, as token "
+            f"{error.first} and as token {error.second}, expected every token once"
+        ) from None
 
 
 def _byte(token: str, i: int, source: str) -> int:
@@ -223,27 +223,59 @@ def _check_special(special: Mapping[str, int], source: str) -> None:
         )
 
 
-def _check_alphabet(ids: Mapping[str, int], source: str) -> None:
-    """Every byte needs a token of its own: the tokenizer would drop what it has no token for."""
+def _alphabet(tokens: StringArray, source: str) -> npt.NDArray[np.int32]:
+    """Returns the ids of the tokens that are single bytes: int32 [256].
+
+    Every byte needs one: the tokenizer would drop what it has no token for.
+    """
+    most = max(len(character.encode()) for character in CHARACTER_OF_BYTE.values())
+    ids: dict[str, int] = {}
+    for i in np.flatnonzero(tokens.lengths() <= most).tolist():
+        if (token := tokens[i]) in BYTE_OF_CHARACTER:
+            ids[token] = i
+            if len(ids) == 256:
+                break
     for byte, character in CHARACTER_OF_BYTE.items():
         if character not in ids:
             raise FileFormatError(
                 f"{source}: tokenizer.ggml.tokens lacks {character!r}, the token of the byte "
                 f"0x{byte:02X}, expected one for each of the 256 bytes; the file is damaged"
             )
+    return np.array([ids[CHARACTER_OF_BYTE[byte]] for byte in range(256)], np.int32)
 
 
 def _merges(
-    metadata: Mapping[str, Any], tokens: list[str], types: list[int], source: str
-) -> list[tuple[str, str]]:
+    metadata: Mapping[str, Any], tokens: StringArray, types: npt.NDArray[np.uint8], source: str
+) -> StringArray:
     if metadata.get("tokenizer.ggml.merges") is None and all(
-        len(token) == 1
-        for token, kind in zip(tokens, types, strict=True)
-        if kind == TokenType.NORMAL
+        len(tokens[i]) == 1 for i in np.flatnonzero(types == TokenType.NORMAL).tolist()
     ):
-        return []
-    merges = _strings(metadata, "merges", source)
-    return [tuple(merge.split(" ", 2)) for merge in merges]  # type: ignore[misc]
+        return StringArray.of(())
+    return _strings(metadata, "merges", source)
+
+
+def _merge_table(
+    index: TokenIndex,
+    merges: StringArray,
+    tokens: StringArray,
+    alphabet: npt.NDArray[np.int32],
+    source: str,
+) -> MergeTable:
+    try:
+        return index.merge_table(merges, alphabet)
+    except BadMergeError as error:
+        raise FileFormatError(_bad_merge(merges, error.number, tokens, source)) from None
+
+
+def _bad_merge(merges: StringArray, number: int, tokens: StringArray, source: str) -> str:
+    """Says what is wrong with a merge."""
+    where = f"{source}: tokenizer.ggml.merges[{number}] is {shown(merges[number])}"
+    pair = merges[number].split(" ")
+    if len(pair) != 2:
+        return f"{where}, expected two tokens with a space between"
+    known = set(tokens)
+    missing = next(part for part in (*pair, "".join(pair)) if part not in known)
+    return f"{where}, but {shown(missing)} is not in tokenizer.ggml.tokens"
 
 
 def _checked_id(value: object, key: str, n_tokens: int, source: str) -> int:

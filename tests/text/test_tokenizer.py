@@ -159,9 +159,19 @@ def test_streaming_is_decoding(ids: list[int], skip_special: bool) -> None:
     assert "".join(pieces) == TOKENIZER.decode(ids, skip_special=skip_special)
 
 
-def test_one_long_word_takes_no_ages() -> None:
-    text = "a" * 200_000
+@pytest.mark.parametrize("text", ["a" * 200_000, " " * 200_000 + "a", "=" * 200_000 + "\n" * 9])
+def test_one_long_word_takes_no_ages(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@given(st.lists(st.sampled_from(["\0", "\0\0", " ", "a", "\n", "é", "1", "'s"]), max_size=12))
+def test_words_are_the_same_with_and_without_a_zero_byte(pieces: list[str]) -> None:
+    """A text with U+0000 is split in another way than other texts, here in the same places."""
+    text = "".join(pieces)
+    # Neither letter nor digit nor white space, as U+0000 is, and no merge knows either.
+    like_zero = TOKENIZER.encode(text.replace("\0", "\x01"))
+    zero, one = (TOKENIZER.encode(c)[0] for c in "\0\x01")
+    assert TOKENIZER.encode(text) == [zero if id == one else id for id in like_zero]
 
 
 def test_published_texts(shared_data: Path) -> None:

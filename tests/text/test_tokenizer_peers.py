@@ -1,8 +1,10 @@
 """The same ids as Hugging Face's tokenizer, on a small vocabulary and on the real one."""
 
 import functools
+import random
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,6 +37,16 @@ PIECES = st.sampled_from(
         ),
         *("\x00", "\x7f", "\u0378", "\U0010ffff", "\U000e0001", "İ", "ß", "K"),
     ]
+)
+# Where Unicode has: ASCII, Latin, combining marks, Greek and Cyrillic, Hebrew and Arabic, Indic,
+# Thai, jamo, punctuation and spaces, symbols, Japanese, Chinese, Korean, private use, full width,
+# emoji, the last plane.
+RANGES = (
+    *((0x20, 0x7E), (0x20, 0x7E), (0x61, 0x7A), (0x30, 0x39), (0x09, 0x0D), (0x20, 0x20)),
+    *((0x80, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0xD7F)),
+    *((0xE00, 0xE7F), (0x1100, 0x11FF), (0x2000, 0x206F), (0x2100, 0x27BF), (0x3040, 0x30FF)),
+    *((0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xE000, 0xE0FF), (0xFF00, 0xFFEF), (0x1F300, 0x1FAFF)),
+    (0x10FF00, 0x10FFFF),
 )
 TEXTS = st.text(max_size=30) | st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
 WITH_SPECIAL = st.lists(
@@ -72,6 +84,7 @@ def transformers_tokenizer(kind: str) -> Peer:
     )
 
 
+@functools.cache
 def tokenizer_json(kind: str) -> Peer:
     peer = tokenizers.Tokenizer.from_str(tokenizer_files(kind)[0]["tokenizer.json"])
     return Peer(
@@ -85,10 +98,11 @@ def tokenizer_json(kind: str) -> Peer:
     scope="module",
     params=[
         ("small", tokenizer_json),
+        ("real", tokenizer_json),
         pytest.param(("small", transformers_tokenizer), marks=pytest.mark.peers),
         pytest.param(("real", transformers_tokenizer), marks=pytest.mark.peers),
     ],
-    ids=["small-json", "small-transformers", "real-transformers"],
+    ids=["small-json", "real-json", "small-transformers", "real-transformers"],
 )
 def pair(request: pytest.FixtureRequest) -> tuple[Tokenizer, Peer]:
     kind, make = request.param
@@ -106,6 +120,41 @@ def test_texts(pair: tuple[Tokenizer, Peer]) -> None:
         assert ours.decode(ids) == peer.decode(ids, False) == unicodedata.normalize("NFC", text)
 
     check()
+
+
+def test_long_texts(pair: tuple[Tokenizer, Peer]) -> None:
+    """Words of many scripts and codes, in one text: 20,000 characters at random, some of them."""
+    ours, peer = pair
+    for seed in range(6):
+        choices = random.Random(seed)
+        text = "".join(_some_characters(choices) for _ in range(2500))
+        assert ours.encode(text) == peer.encode(text)
+
+
+def _some_characters(choices: random.Random) -> str:
+    first, last = choices.choice(RANGES)
+    length = choices.choice((1, 1, 2, 3, 8, 30))
+    if choices.random() < 0.2:
+        return chr(choices.randint(first, last)) * length
+    return "".join(chr(choices.randint(first, last)) for _ in range(length))
+
+
+@pytest.mark.parametrize("letter", ["a", " ", "=", "é", "你", "🦙", "\n", "\0", "ab", "\u0301"])
+def test_long_runs(pair: tuple[Tokenizer, Peer], letter: str) -> None:
+    ours, peer = pair
+    text = letter * (100_000 // len(letter))
+    assert ours.encode(text) == peer.encode(text)
+
+
+def test_texts_that_somebody_wrote(pair: tuple[Tokenizer, Peer]) -> None:
+    """Prose, tables, and code with its white space, this repository's own."""
+    ours, peer = pair
+    root = Path(__file__).resolve().parents[2]
+    files = [*root.glob("docs/*.md"), *root.glob("edgeqwen/text/*.py"), *root.glob("quant/*.py")]
+    assert len(files) > 30
+    for file in files:
+        text = file.read_text("utf-8")
+        assert ours.encode(text, allow_special=True) == peer.encode(text), file
 
 
 def test_special_tokens(pair: tuple[Tokenizer, Peer]) -> None:

@@ -3,14 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgeqwen.errors import FileFormatError, UnsupportedError
+from edgeqwen.gguf_arrays import NumberArray, StringArray
+from edgeqwen.gguf_file import GgufFile
 from edgeqwen.text.byte_level import CHARACTER_OF_BYTE, bytes_of
 from edgeqwen.text.tokenizer import Tokenizer
 from edgeqwen.text.vocabulary import MAX_SPECIAL, MAX_SPECIAL_LENGTH, Vocabulary
 from tests.gguf_samples import byte_alphabet
-from tests.text.vocabularies import BYTE, CONTROL, NORMAL, USER_DEFINED, vocab_metadata
+from tests.text.vocabularies import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    USER_DEFINED,
+    vocab_metadata,
+    write_vocab_gguf,
+)
 
 TOKENS: list[str] = vocab_metadata()["tokenizer.ggml.tokens"]
 TYPES: list[int] = vocab_metadata()["tokenizer.ggml.token_type"]
@@ -30,7 +40,7 @@ def refusal(error_type: type[Exception] = FileFormatError, **changes: Any) -> st
     return str(error.value)
 
 
-@pytest.mark.parametrize(
+DAMAGE: Any = pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
@@ -124,8 +134,63 @@ def refusal(error_type: type[Exception] = FileFormatError, **changes: Any) -> st
         ),
     ],
 )
+
+
+@DAMAGE
 def test_damaged(changes: dict[str, Any], message: str) -> None:
     assert refusal(**changes) == message
+
+
+@DAMAGE
+def test_damaged_in_a_file(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Arrays from a file aren't lists: they are looked at in other ways."""
+    path = tmp_path / "a.gguf"
+    write_vocab_gguf(path, **changes)
+    with GgufFile.open(path) as file:
+        if changes.get("tokens") == []:
+            # What gguf's writer leaves out.
+            file.metadata["tokenizer.ggml.tokens"] = StringArray.of([])
+        with pytest.raises(FileFormatError) as error:
+            Tokenizer.from_gguf(file)
+    assert str(error.value).replace(f"{path}:", "a.gguf:") == message
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "<u2", "<i4", "<u8", "<i8", "<f4", "<f8"])
+def test_types_as_any_kind_of_number(kind: str) -> None:
+    types = NumberArray(np.array(TYPES, kind))
+    found = Vocabulary.from_gguf(vocab_metadata(token_type=types), source="a.gguf")
+    expected = Vocabulary.from_gguf(vocab_metadata(), source="a.gguf")
+    for name in ("control", "user_defined", "unused", "byte_ids", "eos_ids"):
+        assert getattr(found, name) == getattr(expected, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "shown"),
+    [
+        *(("<i4", 0, "0"), ("<i4", 7, "7"), ("<i4", -1, "-1"), ("<u8", 2**64 - 1, str(2**64 - 1))),
+        *(
+            ("<f4", 1.5, "1.5"),
+            ("<f4", np.nan, "nan"),
+            ("<f8", np.inf, "inf"),
+            ("i1", -128, "-128"),
+        ),
+        *(("<i8", 257, "257"), ("<i8", 2**32 + 1, str(2**32 + 1)), ("?", False, "False")),
+    ],
+)
+def test_types_that_there_are_not(kind: str, bad: Any, shown: str) -> None:
+    types = np.ones(N, kind)
+    types[[3, 7]] = bad
+    assert refusal(token_type=NumberArray(types)) == (
+        f"a.gguf: tokenizer.ggml.token_type[3] is {shown}, expected 1 to 6"
+    )
+
+
+@pytest.mark.parametrize("key", ["tokens", "merges"])
+def test_strings_that_utf_8_can_not_say(key: str) -> None:
+    assert refusal(**{key: [*TOKENS, "a\ud800"]}).startswith(
+        f"a.gguf: tokenizer.ggml.{key} holds 'a\\ud800', a lone surrogate in it, expected text "
+        "that UTF-8 can say"
+    )
 
 
 def test_too_many_special_tokens() -> None:
