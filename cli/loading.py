@@ -30,11 +30,20 @@ def load_model(path: Path, *, threads: int | None, context: int | None) -> "Mode
     """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
     from edgeqwen import load
 
-    # The first use of a model on a CPU compiles for a minute: it shows here, and not as a first
-    # answer that doesn't come.
-    compile_kernels(path, threads=threads)
-    with byte_bar(f"loading {path.name}") as progress:
-        return load(path, n_threads=threads, max_context=context, progress=progress)
+    # The first use of a model on a CPU compiles for some seconds: it shows here, and not as a
+    # first answer that doesn't come.
+    with (
+        count_bar("compiling kernels for this CPU") as compiling,
+        byte_bar(f"loading {path.name}") as loading,
+    ):
+
+        def progress(done: int, total: int) -> None:
+            compiling.close()
+            loading(done, total)
+
+        return load(
+            path, n_threads=threads, max_context=context, compiling=compiling, progress=progress
+        )
 
 
 def compile_kernels(path: Path | None, *, threads: int | None) -> None:

@@ -38,6 +38,7 @@ def load(
     max_context: int | None = None,
     cache_type: str = "f16",
     progress: Callable[[int, int], None] | None = None,
+    compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
     """Loads a GGUF file and returns the model.
 
@@ -46,7 +47,8 @@ def load(
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
     ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
-    ``progress(done, total)`` is called with bytes while the weights are loaded.
+    ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
+    kernels, whose first use on a CPU takes time.
 
     Raises FileFormatError for a file that is missing or damaged, UnsupportedError for one that this
     version can't run, and OptionError for senseless options.
@@ -61,8 +63,11 @@ def load(
         path = guide.model_path()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(GgufFile.open(path))
-        engine = Engine(file, n_threads=n_threads, max_context=max_context, cache_type=cache_type)
+        engine = Engine(
+            file, n_threads=n_threads, max_context=max_context, cache_type=cache_type, pack=False
+        )
         stack.callback(engine.close)
+        engine.prepare(compiling)
         # While threads pack the weights.
         tokenizer = Tokenizer.from_gguf(file)
         sampling = SamplingOptions.from_gguf(file.metadata)
@@ -72,7 +77,6 @@ def load(
                 f"{path}: tokenizer.ggml.tokens has {tokenizer.vocab_size} tokens, expected "
                 f"{n_rows}, the rows of token_embd.weight; convert the model again"
             )
-        engine.prepare()
         engine.wait_until_loaded(progress)
         stack.pop_all()
     return Model(engine, tokenizer, file, sampling)

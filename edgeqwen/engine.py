@@ -5,7 +5,7 @@ import functools
 import reprlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as TokenSequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from edgeqwen.model.weights import Weights
 from edgeqwen.sampling.kernels import largest
 from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import current_isa
+from edgeqwen.simd.machine_code import give_back_memory
 from edgeqwen.text.merge_kernels import kernels as tokenizer_kernels
 
 Progress = Callable[[int, int], None]
+Kernels = dict[tuple[str, str], Callable[[], object]]
 
 # Tokens of a prompt that go through the network together, and those whose logits are kept.
 PREFILL_TOKENS = 256
@@ -113,14 +115,29 @@ class Engine:
         )
         self._inputs = observed_inputs(self._weights)
         self._observed = np.zeros(1, OBSERVED)
+        # Recorded steps, and those whose kernels are there.
+        self._records: dict[str, tuple[Tape, Buffers]] = {}
         self._tapes: dict[str, tuple[Tape, Buffers]] = {}
         self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
         self._closed = False
 
-    def prepare(self) -> None:
-        """Records the steps of reading and generating, and loads or compiles their kernels."""
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Loads or compiles all kernels, and records the steps of reading and generating.
+
+        Begins to pack the weights as soon as it can, unless that was begun. ``progress(done,
+        total)`` counts kernels.
+        """
+        packing = self._weights.kernels()
+        kernels = packing | self.kernels(("prefill", "decode"))
+        for i, compiled in enumerate(kernels.values()):
+            if i == len(packing) and not self._weights.is_begun:
+                self._weights.start_packing(self._team)
+            compiled()
+            if progress is not None:
+                progress(i + 1, len(kernels))
         for name in ("prefill", "decode"):
             self._tape(name)
+        give_back_memory()
 
     def wait_until_loaded(self, progress: Progress | None = None) -> None:
         """Returns when the weights are packed; ``progress(done, total)`` gets bytes of the file.
@@ -200,6 +217,7 @@ class Engine:
             self._weights.stop_packing()
             self._team.close()
             self._tapes.clear()
+            self._records.clear()
             for buffers in self._buffers.values():
                 buffers.close()
             self._weights.close()
@@ -257,12 +275,11 @@ class Engine:
         row: NDArray[np.float32] = self._tape(name)[1].logits(1, self.config.vocab_size)[0]
         return row
 
-    def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
+    def kernels(self, steps: Iterable[str] = STEPS) -> Kernels:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
-        kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
-        kernels.update(self._team.kernels())
+        kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
-        for name in STEPS:
+        for name in steps:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
 
@@ -275,6 +292,11 @@ class Engine:
         return self._tapes[name]
 
     def _recorded(self, name: str) -> tuple[Tape, Buffers]:
+        if name not in self._records:
+            self._records[name] = self._record(name)
+        return self._records[name]
+
+    def _record(self, name: str) -> tuple[Tape, Buffers]:
         n_logits = LOGITS_TOKENS if name == "logits" else 1
         if n_logits not in self._buffers:
             max_tokens = LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS
@@ -309,6 +331,14 @@ def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:
     return ids
 
 
+def compile_all(kernels: Kernels, progress: Progress | None = None) -> None:
+    """Compiles kernels, or loads them; ``progress(done, total)`` counts them."""
+    for i, compiled in enumerate(kernels.values()):
+        compiled()
+        if progress is not None:
+            progress(i + 1, len(kernels))
+
+
 def warmup(
     path: str | Path | None, *, n_threads: int | None = None, progress: Progress | None = None
 ) -> None:
@@ -320,12 +350,9 @@ def warmup(
     """
     with contextlib.ExitStack() as stack:
         files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
-        kernels = tokenizer_kernels()
+        kernels: Kernels = {}
         for file in files:
             engine = Engine(file, n_threads=n_threads, max_context=64, pack=False)
             stack.callback(engine.close)
             kernels.update(engine.kernels())
-        for i, compiled in enumerate(kernels.values()):
-            compiled()
-            if progress is not None:
-                progress(i + 1, len(kernels))
+        compile_all(kernels, progress)

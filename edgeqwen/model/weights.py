@@ -98,6 +98,7 @@ class Weights:
         self._file = file
         _check_shapes(file, config)
         self._packing: Packing | None = None
+        self._is_begun = False
         # Of a packed file, views that keep it mapped.
         self._views: list[NDArray[np.uint8]] = []
         # Addresses are offsets until the region exists; in a packed file they are addresses.
@@ -126,12 +127,18 @@ class Weights:
             for f in self.formats
         }
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether packing was begun, or ended."""
+        return self._is_begun
+
     def start_packing(self, team: Team) -> None:
         """Begins to pack every matrix on a team, which is busy until ``wait`` has returned.
 
         Of a packed file, only reading begins. Raises UnsupportedError, before it takes any, for
         more memory than the machine has.
         """
+        self._is_begun = True
         if self._file.is_packed:
             self._file.read_ahead()
             return
