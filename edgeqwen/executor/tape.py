@@ -13,6 +13,7 @@ a thread that meets a newer epoch than its own is late by a whole step and leave
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ OPERATION = record(
     "chunks",
     "tokens_per_chunk",  # if not 0: chunks for every so many tokens of the step
     "positions_per_chunk",  # if not 0: chunks for every so many positions of the sequence
+    "prologue",  # address of a kernel that each thread calls before its first chunk, or 0
+    "prologue_args",
 )
 operation_view = record_view(OPERATION)
 OPERATION_BYTES = OPERATION.itemsize
@@ -41,11 +44,39 @@ SPINS = 400
 COUNTER_BYTES = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kernel f(token, args, chunk, worker) with its token and its arguments."""
+
+    kernel: Any
+    token: Any
+    arguments: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls, kernel: Any, token: Any, layout: np.dtype[Any], arguments: Mapping[str, int]
+    ) -> "Call":
+        """Fills a record of the dtype ``layout``, every field of it."""
+        if set(arguments) != set(layout.names or ()):
+            raise ValueError(
+                f"{kernel.__name__}: arguments {sorted(arguments)} don't fit {layout.names}"
+            )
+        filled = np.zeros(1, layout)
+        for field, value in arguments.items():
+            filled[field] = value
+        return cls(kernel, token, filled)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells the machine code that is called from all other."""
+        return self.kernel.__name__, self.token.token_name
+
+
 class Tape:
     """A list of operations with the arguments they point to. Recorded once, never changed."""
 
     def __init__(self) -> None:
-        self._recorded: list[tuple[Any, Any, NDArray[Any], int, int, int]] = []
+        self._recorded: list[tuple[Call, tuple[int, int, int], Call | None]] = []
         self.names: list[str] = []
         self.operations: NDArray[np.int64] = np.zeros(0, OPERATION)
         self.counters: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -60,6 +91,7 @@ class Tape:
         chunks: int = 1,
         tokens_per_chunk: int = 0,
         positions_per_chunk: int = 0,
+        prologue: "Call | None" = None,
         name: str = "",
     ) -> None:
         """Records an operation.
@@ -68,33 +100,29 @@ class Tape:
         ``token`` when the tape is finished; ``arguments`` fills a record of the dtype ``layout``,
         every field of it. The operation has ``chunks`` chunks, times ceil(tokens /
         tokens_per_chunk) and ceil(positions / positions_per_chunk) where those aren't 0.
+        ``prologue`` is called by each thread that takes part, with chunk 0, before its first
+        chunk: what all of them need is computed by each sooner than they wait for one.
         """
-        if set(arguments) != set(layout.names or ()):
-            raise ValueError(f"{name}: arguments {sorted(arguments)} don't fit {layout.names}")
-        filled = np.zeros(1, layout)
-        for field, value in arguments.items():
-            filled[field] = value
-        self._recorded.append(
-            (kernel, token, filled, chunks, tokens_per_chunk, positions_per_chunk)
-        )
+        call = Call.of(kernel, token, layout, arguments)
+        self._recorded.append((call, (chunks, tokens_per_chunk, positions_per_chunk), prologue))
         self.names.append(name or kernel.__name__)
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], int]]:
         """Returns what must be compiled: by kernel and token, a function that does it."""
-        return {
-            (kernel.__name__, token.token_name): functools.partial(
-                kernel.address, token, INT, INT, INT
-            )
-            for kernel, token, *_ in self._recorded
-        }
+        calls = [c for call, _, prologue in self._recorded for c in (prologue, call) if c]
+        return {c.key: functools.partial(c.kernel.address, c.token, INT, INT, INT) for c in calls}
 
     def finish(self) -> None:
         """Compiles the kernels and lays the operations out; nothing can be added afterwards."""
         addresses = {key: compiled() for key, compiled in self.kernels().items()}
+
+        def place(call: Call | None) -> tuple[int, int]:
+            return (addresses[call.key], call.arguments.ctypes.data) if call else (0, 0)
+
         self.operations = np.array(
             [
-                (addresses[kernel.__name__, token.token_name], arguments.ctypes.data, *chunks)
-                for kernel, token, arguments, *chunks in self._recorded
+                (*place(call), *chunks, *place(prologue))
+                for call, chunks, prologue in self._recorded
             ],
             OPERATION,
         )
@@ -171,6 +199,8 @@ def replay(operations, n_operations, counters, n_tokens, n_positions, epoch, wor
                 return
             if chunk == -1:
                 break
+            if n == 0 and op.prologue != 0:
+                call_kernel(op.prologue, op.prologue_args, 0, worker)
             call_kernel(op.kernel, op.args, chunk, worker)
             n += 1
         if n != 0:

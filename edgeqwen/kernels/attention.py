@@ -1,7 +1,10 @@
 """Attention: of one token, split over positions and merged; and of many tokens, by groups."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.attention_core import (
     SCORES_STRIDE,
     attend,
@@ -10,8 +13,12 @@ from edgeqwen.kernels.attention_core import (
     n_rows,
     tokens_per_chunk,
 )
+from edgeqwen.kernels.attention_types import AttentionShape
+from edgeqwen.kernels.panels import panel_block_bytes, write_block
+from edgeqwen.kernels.rope import cache_token, rotate_queries
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import (
     exp2,
     fma,
@@ -19,6 +26,7 @@ from edgeqwen.simd.ops import (
     lanes,
     load_f32,
     max_lanes,
+    part_of_token,
     peek_f32,
     poke_i32,
     splat_f32,
@@ -26,14 +34,18 @@ from edgeqwen.simd.ops import (
     zeros_f32,
 )
 from edgeqwen.simd.records import record, record_view
+from edgeqwen.simd.token import Token
 
 UNIT = 256
 """Positions of a chunk when one token attends. Fixed, so that results don't depend on threads."""
 
 ATTENTION = record(
     "state",
-    "q",  # float32 [n_tokens][stride / 4]: the query heads, rotated and scaled
+    "q",  # float32 [n_tokens][stride / 4]: the query heads, rotated and scaled; of one token,
+    # neither, and behind them its key and value heads
     "stride",
+    "angles",  # one token: as in ROPE
+    "q_scale",
     "layer",  # bytes from the start of the KV cache to the layer's first KV head
     "head_bytes",  # from one KV head to the next
     "v_offset",  # from a KV head's K to its V
@@ -42,6 +54,7 @@ ATTENTION = record(
     "scratch_bytes",
     "partials",  # one token: [units][KV heads] of float32 [rows][head_dim], [rows], [rows]
     "output",  # float32 [n_tokens][n_heads * head_dim]
+    "panels",  # one token: the same for the product that comes next
 )
 attention_view = record_view(ATTENTION)
 
@@ -62,7 +75,11 @@ def _copy_queries(attention, source, row, scratch):  # type: ignore[no-untyped-d
 
 @kernel
 def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """One token attends to UNIT positions of one KV head; ``attention_merge`` comes next."""
+    """One token attends to UNIT positions of one KV head; ``attention_merge`` comes next.
+
+    It rotates the queries for itself, and the unit with the token's own position first puts its
+    key and value into the cache.
+    """
     a = attention_view(args)
     state = state_view(a.state)
     rows, width = n_rows(attention), 4 * head_dim(attention)
@@ -70,11 +87,16 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
     scratch = a.scratch + worker * a.scratch_bytes
     limits = scratch + rows * (width + SCORES_STRIDE)
     n_positions = state.n_past + 1
-    _copy_queries(attention, a.q + head * group(attention) * width, 0, scratch)
+    queries = a.q + head * group(attention) * width
+    rotate_queries(attention, queries, a.angles, a.q_scale, scratch)
+    k = state.cache + a.layer + head * a.head_bytes
+    if unit == state.n_past // UNIT:
+        key = a.q + (a.n_kv_heads * group(attention) + head) * width
+        value = key + a.n_kv_heads * width
+        cache_token(attention, key, value, a.angles, state.n_past, k, k + a.v_offset)
     for r in range(rows):
         poke_i32(limits + 4 * r, np.int32(n_positions))
     partial = a.partials + chunk * rows * (width + 8)
-    k = state.cache + a.layer + head * a.head_bytes
     attend(
         attention,
         scratch,
@@ -90,9 +112,30 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Merging(Token):
+    """How one token's attention is computed, and the panels that its output goes into."""
+
+    attention: AttentionShape
+    panel: Panel
+
+    @property
+    def token_name(self) -> str:
+        return f"Merging({self.attention.token_name}, {self.panel.token_name})"
+
+    @property
+    def isa(self) -> Isa:
+        return self.attention.isa
+
+
+_attention_of = part_of_token("attention")
+_panel_of = part_of_token("panel")
+
+
 @kernel
-def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Merges the units of one query head (chunk = head) and writes its output."""
+def attention_merge(merging, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Merges the units of one query head (chunk = head) and writes its output, into panels too."""
+    attention, panel = _attention_of(merging), _panel_of(merging)
     a = attention_view(args)
     isa = isa_of(attention)
     rows, width = n_rows(attention), 4 * head_dim(attention)
@@ -114,7 +157,12 @@ def attention_merge(attention, args, chunk, worker):  # type: ignore[no-untyped-
         for i in range(0, width, 4 * lanes(isa)):
             value = load_f32(isa, partial + r * width + i)
             store(out + i, fma(factor, value, load_f32(isa, out + i)))
-    _write_head(attention, out, total, a.output + chunk * width)
+    target = a.output + chunk * width
+    _write_head(attention, out, total, target)
+    blocks = head_dim(attention) // 32
+    for i in range(blocks):
+        place = a.panels + (chunk * blocks + i) * panel_block_bytes(panel)
+        write_block(panel, target + 128 * i, place, 0)
 
 
 @kernel

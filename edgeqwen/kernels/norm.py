@@ -28,6 +28,7 @@ NORM = record(
     "normed",  # float32 scratch [n_tokens][hidden_size]
     "panels",  # of the product that comes next
     "last_only",  # 1: only the last token, into slot 0
+    "worker_bytes",  # if not 0: each thread has its own ``normed`` and ``panels``, so far apart
 )
 norm_view = record_view(NORM)
 
@@ -44,10 +45,12 @@ def norm(token, args, chunk, worker):  # type: ignore[no-untyped-def]
     end = min(first + width, n_tokens)
     if a.last_only != 0:
         first, end = n_tokens - 1, n_tokens
-    panel = a.panels + chunk * n_blocks * panel_block_bytes(token)
+    panel = a.panels + worker * a.worker_bytes + chunk * n_blocks * panel_block_bytes(token)
     for i in range(first, end):
         x = a.x + 4 * size * i
-        out = a.normed + 4 * size * i
+        out = a.normed + worker * a.worker_bytes + 4 * size * (i - first)
+        if a.worker_bytes == 0:
+            out += 4 * size * first
         squares = zeros_f32(isa)
         for k in range(0, size, lanes(isa)):
             v = load_f32(isa, x + 4 * k)

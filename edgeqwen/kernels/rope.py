@@ -74,38 +74,54 @@ def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Rotates one token's queries in place and its keys into the cache: chunk = token."""
     a = rope_view(args)
     state = state_view(a.state)
-    isa = isa_of(attention)
-    size = head_dim(attention)
-    n_kv_heads = a.n_kv_heads
+    size, heads, n_kv_heads = head_dim(attention), group(attention), a.n_kv_heads
     angles = a.angles + 4 * size * chunk
     q = a.qkv + chunk * a.stride
-    k = q + 4 * size * n_kv_heads * group(attention)
-    v = k + 4 * size * n_kv_heads
-    scale = splat_f32(isa, f32_from_bits(a.q_scale))
-    for head in range(n_kv_heads * group(attention)):
-        for i in range(0, size // 2, lanes(isa)):
-            x = q + 4 * (head * size + i)
-            y = x + 2 * size
-            left, right = _rotate(isa, x, y, angles + 4 * i, angles + 2 * size + 4 * i)
-            store(x, left * scale)
-            store(y, right * scale)
-    position = state.n_past + chunk
+    k = q + 4 * size * n_kv_heads * heads
     for head in range(n_kv_heads):
+        rows = q + 4 * size * heads * head
+        rotate_queries(attention, rows, angles, a.q_scale, rows)
         cached = state.cache + a.layer + head * a.head_bytes
-        tile = cached + (position // STREAM) * size * STREAM * element_bytes(attention)
-        column = tile + (position % STREAM) * element_bytes(attention)
+        keys = k + 4 * size * head
+        values = keys + 4 * size * n_kv_heads
+        cache_token(
+            attention, keys, values, angles, state.n_past + chunk, cached, cached + a.v_offset
+        )
+
+
+@inline_kernel
+def rotate_queries(attention, q, angles, scale_bits, out):  # type: ignore[no-untyped-def]
+    """Rotates and scales one token's query heads of one KV head, from ``q`` to ``out``."""
+    isa = isa_of(attention)
+    size = head_dim(attention)
+    scale = splat_f32(isa, f32_from_bits(scale_bits))
+    for head in range(group(attention)):
         for i in range(0, size // 2, lanes(isa)):
-            x = k + 4 * (head * size + i)
+            at = 4 * (head * size + i)
+            x = q + at
             left, right = _rotate(isa, x, x + 2 * size, angles + 4 * i, angles + 2 * size + 4 * i)
-            step = STREAM * element_bytes(attention)
-            _scatter_cached(attention, column + i * step, step, left)
-            _scatter_cached(attention, column + (size // 2 + i) * step, step, right)
-        cached += a.v_offset
-        for i in range(0, size, lanes(isa)):
-            tile = (position // 64) * (size // STREAM) + i // STREAM
-            place = (tile * 64 + position % 64) * STREAM + i % STREAM
-            value = load_f32(isa, v + 4 * (head * size + i))
-            _store_cached(attention, cached + place * element_bytes(attention), value)
+            store(out + at, left * scale)
+            store(out + at + 2 * size, right * scale)
+
+
+@inline_kernel
+def cache_token(attention, k, v, angles, position, cached_k, cached_v):  # type: ignore[no-untyped-def]
+    """Puts the key, rotated, and the value of one token and KV head into the cache."""
+    isa = isa_of(attention)
+    size = head_dim(attention)
+    tile = cached_k + (position // STREAM) * size * STREAM * element_bytes(attention)
+    column = tile + (position % STREAM) * element_bytes(attention)
+    step = STREAM * element_bytes(attention)
+    for i in range(0, size // 2, lanes(isa)):
+        x = k + 4 * i
+        left, right = _rotate(isa, x, x + 2 * size, angles + 4 * i, angles + 2 * size + 4 * i)
+        _scatter_cached(attention, column + i * step, step, left)
+        _scatter_cached(attention, column + (size // 2 + i) * step, step, right)
+    for i in range(0, size, lanes(isa)):
+        tile = (position // 64) * (size // STREAM) + i // STREAM
+        place = (tile * 64 + position % 64) * STREAM + i % STREAM
+        value = load_f32(isa, v + 4 * i)
+        _store_cached(attention, cached_v + place * element_bytes(attention), value)
 
 
 @inline_kernel

@@ -36,9 +36,13 @@ class Buffers:
         # Of each thread: for attention, or for a GEMM's stretch and partial sums.
         self.scratch_bytes = max(scratch_bytes(attention_rows, config.head_dim), GEMM_SCRATCH_BYTES)
         units = -(-max_context // UNIT) * config.n_kv_heads
+        # Of each thread: one token after a norm, as float32 and as a panel, side by side.
+        normed = 4 * config.hidden_size
+        self.worker_bytes = -(-(normed + config.hidden_size // 32 * PANEL_BYTES) // 4096) * 4096
         sizes = {
             "x": tokens * config.hidden_size * 4,
             "normed": tokens * config.hidden_size * 4,
+            "worker_normed": n_threads * self.worker_bytes,
             "qkv": tokens * self.qkv_stride,
             "attention": tokens * config.n_heads * config.head_dim * 4,
             "gate_up": tokens * self.gate_up_stride,
@@ -54,6 +58,7 @@ class Buffers:
         for name, size in sizes.items():
             self._offsets[name] = total
             total += -(-size // 4096) * 4096
+        self._offsets["worker_panels"] = self._offsets["worker_normed"] + normed
         self._region = Region(total, purpose="the activations")
 
     def __getitem__(self, name: str) -> int:

@@ -98,7 +98,7 @@ class ObservedRecording(Recording):
         self._observe(down_proj, "gate_up", self.strides["gate_up"])
 
     def logits(self, weight: NDArray[Any], head: Matrix, last_only: bool) -> None:
-        self.norm(weight, head, self.tiling(head.format).panel, last_only=False)
+        self.norm(weight, head, self.tiling(head.format).panel)
         self._observe(head, "normed", self.strides["x"])
 
     def _observe(self, matrix: Matrix, buffer: str, stride: int) -> None:

@@ -7,18 +7,20 @@ next product's format reads (see ``edgeqwen.formats.base``).
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.config import ModelConfig
-from edgeqwen.executor import Tape
+from edgeqwen.executor import Call, Tape
 from edgeqwen.formats.base import Format, Tiling
 from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.attention import (
     ATTENTION,
     UNIT,
+    Merging,
     attention_many,
     attention_merge,
     attention_one,
@@ -96,13 +98,20 @@ class Recorder:
         tape.angles()
         for i, layer in enumerate(self.weights.layers):
             tape.norm_and_multiply(layer.attn_norm, layer.qkv, "qkv", layer.qkv_bias)
-            tape.rope(i)
             tape.attention(i, layer.o_proj)
             tape.multiply(layer.o_proj, "x", accumulate=True)
             tape.feed_forward(layer.ffn_norm, layer.gate_up, layer.down_proj)
             tape.multiply(layer.down_proj, "x", panels="hidden", accumulate=True)
         tape.logits(self.weights.output_norm, self.weights.head, last_only)
         return tape.tape
+
+
+@dataclass(frozen=True, slots=True)
+class Normed:
+    """Activations after a norm, in panels; of each thread, where a prologue computes them."""
+
+    panel: Panel
+    prologue: Call | None = None
 
 
 class Recording:
@@ -113,6 +122,8 @@ class Recording:
         self.tape = Tape()
         self.shape = recorder.attention_shape(one_token)
         self.state = recorder.state.ctypes.data
+        # For a softmax in base 2.
+        self.q_scale = bits(math.log2(math.e) / math.sqrt(recorder.config.head_dim))
         self.strides = {
             "x": 4 * recorder.config.hidden_size,
             "qkv": buffers.qkv_stride,
@@ -153,28 +164,43 @@ class Recording:
         bias: np.ndarray[Any, Any] | None = None,
     ) -> None:
         """output = rms_norm(x) * weight, times each matrix, plus the bias."""
-        for i, matrix in enumerate(matrices):
+        normed: Normed | None = None
+        for matrix in matrices:
             # Each run of tensors has a format of its own, which may read panels of its own.
             panel = self.tiling(matrix.format).panel
-            if i == 0 or panel != self.tiling(matrices[i - 1].format).panel:
-                self.norm(weight, matrix, panel, last_only=False)
-            self.multiply(matrix, output, bias=bias)
+            if normed is None or normed.panel != panel:
+                normed = self.norm(weight, matrix, panel)
+            self.multiply(matrix, output, normed=normed, bias=bias)
 
     def norm(
-        self, weight: np.ndarray[Any, Any], matrix: Matrix, panel: Panel, last_only: bool
-    ) -> None:
+        self,
+        weight: np.ndarray[Any, Any],
+        matrix: Matrix,
+        panel: Panel,
+        *,
+        last_only: bool = False,
+    ) -> "Normed":
+        """rms_norm(x) * weight, of all tokens or the last, for products with ``panel``.
+
+        What one token needs is computed by every thread for itself, before its first chunk of
+        the product: waiting for another to do it would take longer.
+        """
+        one_token = panel.n_tokens == 1
         arguments = {
             "state": self.state,
             "x": self.buffers["x"],
             "n_blocks": matrix.n_blocks,
             "weight": weight.ctypes.data,
             "epsilon": bits(self.r.config.rms_norm_eps),
-            "normed": self.buffers["normed"],
-            "panels": self.buffers["panels"],
+            "normed": self.buffers["worker_normed" if one_token else "normed"],
+            "panels": self.buffers["worker_panels" if one_token else "panels"],
             "last_only": int(last_only),
+            "worker_bytes": self.buffers.worker_bytes if one_token else 0,
         }
-        per_chunk = 0 if last_only else panel.n_tokens
-        self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=per_chunk)
+        if one_token:
+            return Normed(panel, Call.of(norm, panel, NORM, arguments))
+        self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=panel.n_tokens)
+        return Normed(panel)
 
     def feed_forward(
         self, weight: np.ndarray[Any, Any], gate_up: Sequence[Matrix], down_proj: Matrix
@@ -186,11 +212,11 @@ class Recording:
             return
         matrix = gate_up[0]
         token = Gated(self.tiling(matrix.format), self.tiling(down_proj.format).panel)
-        self.norm(weight, matrix, token.tiling.panel, last_only=False)
+        normed = self.norm(weight, matrix, token.tiling.panel)
         n_tiles = matrix.n_tiles // 2
         per_chunk = tiles_per_chunk(matrix, token.tiling, 2 * self.r.n_threads)
         per_chunk = -(-per_chunk // TILES_OF_BLOCK) * TILES_OF_BLOCK
-        arguments = self._product(matrix, token.tiling, "gate_up", per_chunk) | {
+        arguments = self._product(matrix, token.tiling, "gate_up", per_chunk, normed) | {
             "n_tiles": n_tiles,
             "up_offset": 4 * self.r.config.intermediate_size,
             "hidden": self.buffers["hidden"],
@@ -202,6 +228,7 @@ class Recording:
             GATED,
             arguments,
             chunks=-(-n_tiles // per_chunk),
+            prologue=normed.prologue,
             name="gated product",
         )
 
@@ -211,18 +238,18 @@ class Recording:
         output: str,
         *,
         panels: str = "panels",
+        normed: "Normed | None" = None,
         bias: np.ndarray[Any, Any] | None = None,
         accumulate: bool = False,
         last_only: bool = False,
     ) -> None:
-        """output[matrix.row:] (+)= matrix * panels + bias."""
+        """output[matrix.row:] (+)= matrix * panels + bias; ``normed`` panels, if it is given."""
         format_ = matrix.format
         tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
         state = self.r.last_state if last_only else self.r.state
         per_chunk = tiles_per_chunk(matrix, tiling, self.r.n_threads)
-        arguments = self._product(matrix, tiling, output, per_chunk) | {
+        arguments = self._product(matrix, tiling, output, per_chunk, normed, panels) | {
             "state": state.ctypes.data,
-            "panels": self.buffers[panels],
             "bias": 0 if bias is None else bias.ctypes.data + 4 * matrix.row,
             "accumulate": int(accumulate),
         }
@@ -232,24 +259,32 @@ class Recording:
             PRODUCT,
             arguments,
             chunks=-(-matrix.n_tiles // per_chunk),
+            prologue=normed and normed.prologue,
             name=f"{output} product",
         )
 
     def _product(
-        self, matrix: Matrix, tiling: Tiling, output: str, per_chunk: int
+        self,
+        matrix: Matrix,
+        tiling: Tiling,
+        output: str,
+        per_chunk: int,
+        normed: "Normed | None",
+        panels: str = "panels",
     ) -> dict[str, int]:
         """Returns the arguments of a product without bias or residual."""
         needed = scratch_bytes(tiling, per_chunk)
         if needed > self.buffers.scratch_bytes:
             raise AssertionError(f"{output}: {needed} bytes of scratch memory, planned fewer")
+        of_worker = normed is not None and normed.prologue is not None
         return {
             "state": self.state,
             "weights": matrix.address,
             "n_blocks": matrix.n_blocks,
             "n_tiles": matrix.n_tiles,
             "tiles_per_chunk": per_chunk,
-            "panels": self.buffers["panels"],
-            "panels_of_worker": 0,
+            "panels": self.buffers["worker_panels" if of_worker else panels],
+            "panels_of_worker": self.buffers.worker_bytes if of_worker else 0,
             "output": self.buffers[output] + 4 * matrix.row,
             "stride": self.strides[output],
             "bias": 0,
@@ -258,7 +293,7 @@ class Recording:
             "scratch_bytes": self.buffers.scratch_bytes,
         }
 
-    def rope(self, i: int) -> None:
+    def _rope(self, i: int) -> None:
         """q and k are rotated; k and v enter the cache."""
         config, layout = self.r.config, self.r.layout
         arguments = {
@@ -267,7 +302,7 @@ class Recording:
             "qkv": self.buffers["qkv"],
             "stride": self.buffers.qkv_stride,
             "n_kv_heads": config.n_kv_heads,
-            "q_scale": bits(math.log2(math.e) / math.sqrt(config.head_dim)),
+            "q_scale": self.q_scale,
             "layer": i * layout.layer_bytes,
             "head_bytes": layout.head_bytes,
             "v_offset": layout.v_offset,
@@ -275,12 +310,14 @@ class Recording:
         self.tape.add(rope, self.shape, ROPE, arguments, tokens_per_chunk=1)
 
     def attention(self, i: int, o_proj: Matrix) -> None:
-        """panels = softmax(q k) v, for all positions in the cache."""
+        """panels = softmax(q k) v, for all positions in the cache, which the step's own enter."""
         config, layout, buffers = self.r.config, self.r.layout, self.buffers
         arguments = {
             "state": self.state,
             "q": buffers["qkv"],
             "stride": buffers.qkv_stride,
+            "angles": buffers["angles"],
+            "q_scale": self.q_scale,
             "layer": i * layout.layer_bytes,
             "head_bytes": layout.head_bytes,
             "v_offset": layout.v_offset,
@@ -289,6 +326,7 @@ class Recording:
             "scratch_bytes": buffers.scratch_bytes,
             "partials": buffers["partials"],
             "output": buffers["attention"],
+            "panels": buffers["panels"],
         }
         heads = config.n_kv_heads
         if self.one_token:
@@ -300,8 +338,10 @@ class Recording:
                 chunks=heads,
                 positions_per_chunk=UNIT,
             )
-            self.tape.add(attention_merge, self.shape, ATTENTION, arguments, chunks=config.n_heads)
+            merging = Merging(self.shape, self.tiling(o_proj.format).panel)
+            self.tape.add(attention_merge, merging, ATTENTION, arguments, chunks=config.n_heads)
         else:
+            self._rope(i)
             self.tape.add(
                 attention_many,
                 self.shape,
@@ -310,8 +350,7 @@ class Recording:
                 chunks=heads,
                 tokens_per_chunk=self.shape.tokens,
             )
-
-        self._panelize(o_proj)
+            self._panelize(o_proj)
 
     def _panelize(self, matrix: Matrix) -> None:
         """panels = the output of attention."""
@@ -351,5 +390,5 @@ class Recording:
         """logits = rms_norm(x) * weight, times the head, for all tokens or the last."""
         format_ = head.format
         tiling = format_.gemv_tiling(self.r.isa) if last_only else self.tiling(format_)
-        self.norm(weight, head, tiling.panel, last_only)
-        self.multiply(head, "logits", last_only=last_only)
+        normed = self.norm(weight, head, tiling.panel, last_only=last_only)
+        self.multiply(head, "logits", normed=normed, last_only=last_only)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeqwen.executor import Tape, Team
+from edgeqwen.executor import Call, Tape, Team
 from edgeqwen.executor.tape import MAX_CHUNKS, OPERATION
 from tests.executor.kernels import (
     MOST_CHUNKS,
@@ -15,6 +15,7 @@ from tests.executor.kernels import (
     account,
     all_take_part,
     in_time,
+    meet,
     wait_for_flag,
 )
 from tests.isas import GENERIC_16, NATIVE, address
@@ -168,6 +169,43 @@ def test_what_is_recorded() -> None:
 @pytest.mark.parametrize("arguments", [{}, {"flag": 1}, {"flag": 1, "count": 2, "other": 3}])
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(
-        ValueError, match=r"product: arguments \[.*\] don't fit \('flag', 'count'\)"
+        ValueError, match=r"account: arguments \[.*\] don't fit \('flag', 'count'\)"
     ):
-        Tape().add(account, NATIVE, WAIT, arguments, name="product")
+        Tape().add(account, NATIVE, WAIT, arguments)
+
+
+def test_each_thread_that_takes_part_begins_with_the_prologue() -> None:
+    """Three threads meet in each chunk, so that each has one: as many calls, in every step."""
+    counts, flags = np.zeros(3, np.int64), np.array([0, 3, 3], np.int64)
+    flags[0] = 1  # a flag that is up: counts, and goes on
+    prologue = Call.of(
+        wait_for_flag, NATIVE, WAIT, {"flag": address(flags), "count": address(counts)}
+    )
+    tape = Tape()
+    for i in (1, 2):
+        arguments = {"flag": address(flags[i:]), "count": address(counts[i:])}
+        called = prologue if i == 1 else None
+        tape.add(meet, NATIVE, WAIT, arguments, chunks=3, prologue=called)
+    assert len(tape.kernels()) == 2
+    tape.finish()
+    team = Team(3)
+    for step in (1, 2):
+        in_time(lambda: team.run(tape, 1, 1))
+        assert counts[0] == 3 * step
+        counts[1:] = 0
+    team.close()
+
+
+def test_whoever_has_no_chunk_calls_no_prologue() -> None:
+    counts, flags = np.zeros(2, np.int64), np.ones(1, np.int64)
+    fields = {"flag": address(flags), "count": address(counts)}
+    tape = Tape()
+    once = {"flag": address(flags), "count": address(counts[1:])}
+    called = Call.of(wait_for_flag, NATIVE, WAIT, fields)
+    tape.add(wait_for_flag, NATIVE, WAIT, once, chunks=1, prologue=called)
+    tape.finish()
+    team = Team(3)
+    for _ in range(50):
+        in_time(lambda: team.run(tape, 1, 1))
+    team.close()
+    assert counts.tolist() == [50, 50]

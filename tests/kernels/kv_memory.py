@@ -50,6 +50,17 @@ class KvMemory:
         held_k, held_v = (a.astype(self.dtype).astype(np.float32) for a in (k, v))
         return held_k, held_v
 
+    def forget(self, position: int) -> np.ndarray:
+        """Puts garbage in the place of one position; returns a copy of all memory from before."""
+        before = self.memory.copy()
+        for head in range(self.shape[0]):
+            for which in range(2):
+                tiles = self.tiles(head, which)
+                tiles[position] = np.nan
+                lay_out = value_tiles if which else key_tiles
+                self.memory[self.layer, head, which] = lay_out(tiles).ravel()
+        return before
+
     def tiles(self, head: int, which: int) -> np.ndarray:
         """Reads one head's keys (0) or values (1) back as a copy [capacity, head_dim]."""
         head_dim, flat = self.shape[1], np.array(self.memory[self.layer, head, which])

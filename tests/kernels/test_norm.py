@@ -5,7 +5,7 @@ import pytest
 
 from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.norm import NORM, norm
-from tests.isas import NATIVE
+from tests.isas import NATIVE, address
 from tests.kernels.running import bits, run, step_state
 from tests.kernels.test_panels import SOME_PANELS, UNWRITTEN, expected, name, same
 from tests.oracles import kernels as twins
@@ -32,6 +32,7 @@ def normed(
         "normed": plain,
         "panels": panels,
         "last_only": int(last_only),
+        "worker_bytes": 0,
     }
     run(norm, panel, NORM, n_panels, arguments)
     return plain, panels
@@ -68,6 +69,37 @@ def test_the_last_token_alone(panel: Panel) -> None:
         check(plain[-1:], x[-1:], weight)
         assert (plain[:-1] == 777).all()
         same(panels, expected(plain[-1:], panel), panel)
+
+
+@pytest.mark.parametrize("panel", [p for p in SOME_PANELS if p.n_tokens == 1], ids=name)
+@pytest.mark.parametrize("last_only", [False, True])
+def test_each_thread_may_have_its_own(panel: Panel, last_only: bool) -> None:
+    x, weight = sample(3 if last_only else 1, 96)
+    worker_bytes = 4096
+    memory = np.full((4, worker_bytes), UNWRITTEN, np.uint8)
+    arguments = {
+        "state": step_state(len(x)),
+        "x": x,
+        "n_blocks": 3,
+        "weight": weight,
+        "epsilon": bits(EPSILON),
+        "normed": memory,
+        "panels": memory[0, 1024:],
+        "last_only": int(last_only),
+        "worker_bytes": worker_bytes,
+    }
+    record = np.zeros(1, NORM)
+    for field, value in arguments.items():
+        record[field] = address(value) if isinstance(value, np.ndarray) else value
+    for worker in (0, 2):
+        norm(panel, address(record), 0, worker)
+        plain = memory[worker, : 4 * 96].view(np.float32)[None]
+        check(plain, x[-1:], weight)
+        size = 3 * panel.block_bytes
+        panels = memory[worker, 1024 : 1024 + size].reshape(1, 3, -1)
+        same(panels, expected(plain, panel), panel)
+        assert (memory[worker, 1024 + size :] == UNWRITTEN).all()
+    assert (memory[[1, 3]] == UNWRITTEN).all()
 
 
 @pytest.mark.parametrize("panel", [p for p in SOME_PANELS if p.isa is NATIVE], ids=name)
