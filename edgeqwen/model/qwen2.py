@@ -259,7 +259,7 @@ class Recording:
             PRODUCT,
             arguments,
             chunks=-(-matrix.n_tiles // per_chunk),
-            prologue=normed and normed.prologue,
+            prologue=normed.prologue if normed else None,
             name=f"{output} product",
         )
 

@@ -51,6 +51,9 @@ class UnloadedModel:
     def data(self, name: str) -> NDArray[np.uint8]:
         return np.zeros(self.tensors[name].n_bytes, np.uint8)
 
+    def read_ahead(self) -> None:
+        pass
+
     def release(self, name: str) -> None:
         pass
 

@@ -198,7 +198,8 @@ class Weights:
 
     def _tiles_in_file(self, tensor: TensorInfo, format_: Format) -> int:
         """Returns the address of the tiles of a packed file's matrix, which are checked."""
-        matrix = Matrix((tensor.name,), format_, *tensor.shape, 0, 0)
+        n_rows, n_columns = tensor.shape
+        matrix = Matrix((tensor.name,), format_, n_rows, n_columns, 0, 0)
         if tensor.n_bytes != matrix.n_bytes:
             raise FileFormatError(
                 f"{self._file.path}: {tensor.name} has {tensor.n_bytes} bytes of tiles, expected "
