@@ -16,11 +16,20 @@ with byte_bar("con[v]ert\\x1b") as move:
         move(done, 5 << 20)
         time.sleep(0.1)
 with count_bar("compiling") as bar:
-    bar(1, 3)
+    bar(1, 4)
+    time.sleep(0.4)
+    bar(2, 4)
     time.sleep(0.2)
     bar.describe("half\\x1b done")
-    bar(2, 3)
+    bar(3, 4)
     time.sleep(0.2)
+with count_bar("a moment") as bar:
+    for done in range(1000):
+        bar(done, 1000)
+with count_bar("taken away") as bar:
+    time.sleep(0.4)
+    bar.close()
+    bar(1, 2)
 """
 
 
@@ -32,7 +41,10 @@ def test_at_a_terminal() -> None:
         assert "4.0/5.0 MiB" in terminal.output
         assert "/s" in terminal.output
         shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.output)
-        assert re.search(r"half\\x1b done .* 2/3 0:00:\d\d 0:00:\d\d left", shown)
+        assert re.search(r"half\\x1b done .* 3/4 0:00:\d\d 0:00:\d\d left", shown)
+        # What is done soon shows nothing, and neither does what is over.
+        assert "a moment" not in shown
+        assert "taken away" not in shown
 
 
 def test_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""Warming up compiles all that a model needs: afterwards, nothing is compiled any more."""
+
+from pathlib import Path
+
+from tests.gguf_samples import write_tiny_gguf
+from tests.simd.processes import answer, start
+
+# Everything that a user may ask of a model, in a process that may find kernels but not make any.
+PROGRAM = """
+import json, sys
+import edgeqwen
+from edgeqwen.simd.compile import compilations
+
+with edgeqwen.load(sys.argv[1], n_threads=2) as model:
+    "".join(model.generate("hello world", max_tokens=3, seed=1))
+    "".join(model.generate("hello", max_tokens=3, temperature=0, repetition_penalty=1.2))
+    "".join(model.chat().send("hello " * 40, max_tokens=2, top_k=0))
+    model.logits([1, 2, 3])
+print(json.dumps([compilations, "numba" in sys.modules]))
+"""
+WARMUP = """
+import json, sys
+from edgeqwen.engine import warmup
+from edgeqwen.simd.compile import compilations
+
+warmup(sys.argv[1], n_threads=2)
+print(json.dumps(len(compilations)))
+"""
+
+
+def test_nothing_is_compiled_afterwards(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    types = {"token_embd": "Q8_0", "blk.0.ffn_up": "Q4_0", "blk.0.ffn_gate": "Q4_0"}
+    write_tiny_gguf(model, types=types, n_heads=2, n_kv_heads=1, head_dim=32, vocab_size=400)
+    cache = {"EDGEQWEN_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(program: str) -> object:
+        argument = f"import sys; sys.argv[1:] = [{str(model)!r}]"
+        return answer(start(argument + program, environment=cache))
+
+    n_compiled = run(WARMUP)
+    assert isinstance(n_compiled, int)
+    assert n_compiled > 20
+    assert run(PROGRAM) == [[], False]
