@@ -30,7 +30,8 @@ class Source:
 class Packing:
     """Packs tensors; ``start`` has a team do it while the caller goes on with something else.
 
-    It takes one step of the team, which nobody else may use until ``wait`` has returned.
+    It takes one step of the team, which nobody else may use until ``wait`` has returned. It must
+    live until the team is closed: a thread that is late still looks at its tape.
     """
 
     def __init__(self, matrices: Iterable[Sequence[Source]], team: Team) -> None:
@@ -40,7 +41,7 @@ class Packing:
         self._n_bytes = sum(source.data.nbytes for source in sources)
         self._flags = np.zeros(2, np.int64)  # source bytes packed; whether to stop
         self._tape = Tape()
-        # What the threads read and write must not go before they have ended.
+        # What is read and written, which must not go before all is packed.
         self._alive: list[object] = [sources]
         for format_ in dict.fromkeys(source.format for source in sources):
             jobs = np.concatenate(

@@ -98,7 +98,7 @@ class Weights:
         self._file = file
         _check_shapes(file, config)
         self._packing: Packing | None = None
-        self._is_begun = False
+        self._is_begun = self._is_packed = False
         # Of a packed file, views that keep it mapped.
         self._views: list[NDArray[np.uint8]] = []
         # Addresses are offsets until the region exists; in a packed file they are addresses.
@@ -157,22 +157,22 @@ class Weights:
 
         Raises ClosedError if the weights were closed meanwhile.
         """
-        packing = self._packing
-        if packing is None:
+        if self._packing is None or self._is_packed:
             return
-        packing.wait(progress)
-        self._packing = None
+        self._packing.wait(progress)
+        self._is_packed = True
         for matrix in self._matrices:
             for name in matrix.names:
                 self._file.release(name)
 
     def stop_packing(self) -> None:
         """Ends packing, if it is under way: what isn't packed yet never will be."""
-        if self._packing is not None:
+        if self._packing is not None and not self._is_packed:
             self._packing.stop()
 
     def close(self) -> None:
-        """Frees them, after ``stop_packing``."""
+        """Frees them, after ``stop_packing``, and after the team was closed."""
+        self._packing = None
         self._views.clear()
         self._region.close()
 

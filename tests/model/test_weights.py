@@ -1,8 +1,10 @@
 """Weights in memory: which tensors stand together, what their tiles hold, and what is refused."""
 
 import ctypes
+import gc
 import itertools
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,15 @@ def resident_bytes(path: Path) -> int:
         elif is_of_file and line.startswith("Rss:"):
             total += 1024 * int(line.split()[1])
     return total
+
+
+def test_a_late_thread_still_finds_the_tape_of_packing(opened: Make) -> None:
+    """Until the team is closed, a thread may be asleep between the last chunk and the end."""
+    weights, _, _ = opened(types="Q4_0")
+    assert weights._packing is not None
+    tape = weakref.ref(weights._packing._tape)
+    gc.collect()
+    assert tape() is not None
+    weights.close()
+    gc.collect()
+    assert tape() is None
