@@ -4,30 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# From Okabe and Ito's colours, which are told apart with any kind of colour vision.
-_LOOKS = {
-    "plain": ("#595959", "o"),
-    "imatrix": ("#0072B2", "s"),
-    "calibrate": ("#D55E00", "D"),
-}
+from benchmarks.plot_parts import BLUE, GREY, ORANGE, grid, svg
+
+_LOOKS = {"plain": (GREY, "o"), "imatrix": (BLUE, "s"), "calibrate": (ORANGE, "D")}
 _LABELS = {"plain": "plain", "imatrix": "--imatrix", "calibrate": "--calibrate"}
 _APART = 0.16  # of the distance of two recipes, so that marks don't hide each other
 
 
 def write_plot(recipes: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the plot; the same figures give the same bytes with the same matplotlib."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "edgeqwen",
-        "svg.fonttype": "none",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(8, 4.2), facecolor="white", layout="constrained")
+    with svg(path, 8, 4.2) as figure:
         axes = figure.subplots()
         axes.set_yscale("log")
         for number, (method, (color, marker)) in enumerate(_LOOKS.items()):
@@ -50,11 +36,8 @@ def write_plot(recipes: Sequence[Mapping[str, Any]], path: Path) -> None:
             ha="right",
         )
         axes.set_ylabel("KL divergence from F16, nats")
-        axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-        axes.set_axisbelow(True)
+        grid(axes)
         axes.legend(frameon=False, loc="upper left")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def _name(recipe: Mapping[str, Any]) -> str:

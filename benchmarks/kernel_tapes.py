@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.plain_read import PLAIN_READ, plain_read
 from edgeqwen.cache.region import Region
 from edgeqwen.executor import Tape, Team
 from edgeqwen.formats import Format
@@ -14,6 +13,7 @@ from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Tiling
 from edgeqwen.kernels.gemm import gemm, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.panels import PANELIZE, panelize
+from edgeqwen.kernels.plain_read import PLAIN_READ, plain_read
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.state import STATE
 from edgeqwen.model.qwen2 import tiles_per_chunk
@@ -106,6 +106,7 @@ def record_products(
             "n_tiles": matrix.n_tiles,
             "tiles_per_chunk": tiles,
             "panels": panels[matrix.n_columns].ctypes.data,
+            "panels_of_worker": 0,
             "output": outputs[matrix.n_rows].ctypes.data,
             "stride": 4 * matrix.n_tiles * TILE_ROWS,
             "bias": 0,

@@ -99,6 +99,14 @@ class LlamaCpp:
             raise LlamaError(f"llama.cpp wants {-n} tokens for {len(data)} bytes of text")
         return list(ids[:n])
 
+    def piece(self, token: int) -> str:
+        """Returns a token's text; special tokens have theirs, too."""
+        text = ctypes.create_string_buffer(256)
+        n = llama_cpp.llama_token_to_piece(self.vocab, token, text, len(text), 0, True)
+        if n < 0:
+            raise LlamaError(f"llama.cpp wants {-n} bytes for the text of token {token}")
+        return text.raw[:n].decode(errors="replace")
+
     def decode(self, tokens: Sequence[int], *, all_logits: bool = False) -> np.ndarray:
         """Appends tokens; returns float32 logits [1 or n_tokens, vocab_size] of the last or all.
 

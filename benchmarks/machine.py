@@ -1,4 +1,4 @@
-"""What a figure was measured on: CPU, memory bandwidth, versions and commit, for the JSON files."""
+"""What a figure was measured on: CPU, its limits, versions and commit, for the JSON files."""
 
 import importlib.metadata
 import os
@@ -6,38 +6,44 @@ import platform
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeqwen.simd.compile import array_kernel
+from edgeqwen.roofline import READ_BYTES, Limits
 from edgeqwen.simd.isa import current_isa
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("edgeqwen", "numpy", "numba", "llvmlite", "gguf", "llama-cpp-python")
-BUFFER_BYTES = 1 << 29  # far more than any cache of the CPUs in question
+BUFFER_BYTES = READ_BYTES
+LIMIT_ROUNDS = 7
 
 BUSY = 0.7
 """Processes that wanted a CPU before a benchmark began: with more, its figures say so."""
+BUSY_CPUS = 0.1
+"""CPUs that others kept at work while a benchmark waited: with more, its figures say so."""
 
 
 def describe(n_threads: int = 1) -> dict[str, Any]:
-    """Returns what a benchmark's JSON says about this machine; reads memory for about a second.
+    """Returns what a benchmark's JSON says about this machine; takes two seconds or so.
 
     ``read_gb_per_s`` is what ``n_threads`` threads read together: no kernel that streams weights
-    from memory can be faster, and every decode figure should be seen against it.
+    from memory can be faster, and every decode figure should be seen against it. So should a
+    prefill figure against ``integer_gmac_per_s``: see ``edgeqwen.roofline``.
     """
+    busy, others = round(load_average(), 2), round(busy_cpus(), 2)  # before this adds to them
+    limits = machine_limits(n_threads)
     return {
         "cpu": cpu_name(),
         "n_cpus": os.cpu_count(),
         "n_usable_cpus": n_usable_cpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "isa": current_isa().name,
-        "load_average": round(load_average(), 2),
+        "load_average": busy,
+        "busy_cpus": others,
         "n_threads": n_threads,
-        "read_gb_per_s": round(read_bandwidth(n_threads), 1),
+        "read_gb_per_s": round(limits["read_bytes_per_s"] / 1e9, 1),
+        "integer_gmac_per_s": round(limits["integer_macs_per_s"] / 1e9, 1),
+        "float_gmac_per_s": round(limits["float_macs_per_s"] / 1e9, 1),
         "versions": versions(),
         "commit": commit(),
     }
@@ -67,6 +73,31 @@ def load_average() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
+def busy_cpus(seconds: float = 0.5) -> float:
+    """Returns how many CPUs are at work while this process sleeps; 0 where the system won't tell.
+
+    Unlike the load average, it doesn't remember what the benchmark itself did before.
+    """
+    before = _cpu_times()
+    time.sleep(seconds)
+    after = _cpu_times()
+    if before is None or after is None:
+        return 0.0
+    busy, idle = (new - old for old, new in zip(before, after, strict=True))
+    return (os.cpu_count() or 1) * busy / max(busy + idle, 1)
+
+
+def _cpu_times() -> tuple[int, int] | None:
+    """Returns the time that all CPUs were at work, and idle, since the system started (Linux)."""
+    path = Path("/proc/stat")
+    if not path.is_file():
+        return None
+    # user, nice, system, idle, waiting for disks, interrupts (2), and what other guests took.
+    times = [int(field) for field in path.read_text().splitlines()[0].split()[1:9]]
+    idle = times[3] + times[4]
+    return sum(times) - idle, idle
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that decide the figures."""
     found = {"python": platform.python_version()}
@@ -87,27 +118,12 @@ def commit() -> str:
     return head + ("+changes" if changed else "")
 
 
-def read_bandwidth(n_threads: int, *, rounds: int = 7) -> float:
-    """Returns GB/s (1e9 bytes) of plain sequential reads by n threads, the median of the rounds."""
-    n = BUFFER_BYTES // 8 // n_threads
-    parts = [np.ones(n, np.uint64) for _ in range(n_threads)]
-    seconds = []
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
-            totals = list(pool.map(_sum, parts))
-            seconds.append(time.perf_counter() - start)
-            if totals != [n] * n_threads:
-                raise RuntimeError(f"reading memory gave {totals} instead of {n} per thread")
-    return n * 8 * n_threads / float(np.median(seconds[1:])) / 1e9
-
-
-@array_kernel
-def _sum(values):  # type: ignore[no-untyped-def]
-    total = np.uint64(0)
-    for i in range(values.size):
-        total += values[i]
-    return total
+def machine_limits(n_threads: int) -> dict[str, float]:
+    """Returns ``Limits.figures()`` of so many threads."""
+    with Limits(n_threads, read_bytes=BUFFER_BYTES) as limits:
+        for _ in range(LIMIT_ROUNDS):
+            limits.measure()
+        return limits.figures()
 
 
 def _output(*command: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import BUSY, ROOT
+from benchmarks.machine import BUSY, BUSY_CPUS, ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
@@ -18,12 +18,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def busy_text(about: Mapping[str, Any]) -> str:
     """Returns a warning if the machine had other work as the measuring began, else nothing."""
-    if about["load_average"] <= BUSY:
+    found = []
+    if about["load_average"] > BUSY:
+        found.append(f"load average {about['load_average']}")
+    if about.get("busy_cpus", 0) > BUSY_CPUS:
+        found.append(f"{about['busy_cpus']} CPUs at work for others")
+    if not found:
         return ""
-    return (
-        f"The machine was busy (load average {about['load_average']}): figures of speed are not "
-        "fit to quote."
-    )
+    return f"The machine was busy ({', '.join(found)}): figures of speed are not fit to quote."
 
 
 def origin_text(report: Mapping[str, Any], figures: str) -> str:

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.format_order import SAME_KL, Figures, n_right
+from benchmarks.plot_parts import BLUE, GREY, ORANGE, grid, svg
 from benchmarks.task_scores import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# From Okabe and Ito's colours, which are told apart with any kind of colour vision.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
 
 # In points: the width that a character takes at most, the height of a line of names, and how far
 # above or below its mark a name may be without a line to it.
@@ -23,18 +21,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 def write_plot(formats: Sequence[Figures], path: Path) -> None:
     """Writes the plot; the same figures give the same bytes with the same matplotlib."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "edgeqwen",
-        "svg.fonttype": "none",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(7, 6.4), facecolor="white", layout="constrained")
+    with svg(path, 7, 6.4) as figure:
         upper, lower = figure.subplots(2, sharex=True)
         named = [
             (upper, _plot_divergence(upper, formats)),
@@ -52,7 +39,6 @@ def write_plot(formats: Sequence[Figures], path: Path) -> None:
         figure.draw_without_rendering()
         for axes, points in named:
             _name(axes, points)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def _plot_divergence(axes: "Axes", formats: Sequence[Figures]) -> list[Point]:
@@ -69,16 +55,15 @@ def _plot_divergence(axes: "Axes", formats: Sequence[Figures]) -> list[Point]:
         [f["kl"] for f in differing],
         yerr=[f["kl_se"] for f in differing],
         fmt="o",
-        color=_BLUE,
+        color=BLUE,
         capsize=3,
     )
     axes.plot(
-        [f["bits_per_weight"] for f in same], [lowest] * len(same), "v", mfc="white", mec=_BLUE
+        [f["bits_per_weight"] for f in same], [lowest] * len(same), "v", mfc="white", mec=BLUE
     )
     axes.set_ylim(lowest / 2, max((f["kl"] for f in differing), default=1e-2) * 5)
     axes.set_ylabel("KL divergence from F16, nats")
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
+    grid(axes)
     return [
         *((f["type"].upper(), f["bits_per_weight"], f["kl"]) for f in differing),
         *((f"{f['type'].upper()}: none", f["bits_per_weight"], lowest) for f in same),
@@ -101,12 +86,11 @@ def _plot_answers(axes: "Axes", formats: Sequence[Figures]) -> list[Point]:
         [y for _, y, _, _ in points],
         yerr=[[y - low for _, y, low, _ in points], [high - y for _, y, _, high in points]],
         fmt="s",
-        color=_ORANGE,
+        color=ORANGE,
         capsize=3,
     )
     axes.set_ylabel("right answers, %")
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
+    grid(axes)
     return [(f["type"].upper(), f["bits_per_weight"], y) for f, y, _, _ in points]
 
 
@@ -124,8 +108,8 @@ def _name(axes: "Axes", points: Sequence[Point]) -> None:
             (x, y),
             xytext=(place[0] - mark_x, place[1] - mark_y),
             textcoords="offset points",
-            color=_GREY,
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5} if far else None,
+            color=GREY,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5} if far else None,
         )
 
 

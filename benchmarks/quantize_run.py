@@ -1,6 +1,5 @@
 """One conversion in a process of its own: edgeqwen's, llama.cpp's, or a plain copy of the bytes."""
 
-import contextlib
 import ctypes
 import json
 import os
@@ -14,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.machine import ROOT
-from benchmarks.worker import peak_rss_bytes
+from benchmarks.memory import peak_rss_bytes, private_bytes
 
 COPY = "copy"
 # f(source, output, type, n_threads, copied_bytes); only a copy looks at the last.
@@ -71,15 +70,6 @@ def run(
         raise RuntimeError(f"{who} to {type} ended with code {process.returncode}")
     found = json.loads(answer.splitlines()[-1])
     return Run(**{**found, "peak_private_bytes": max(private, default=None)})
-
-
-def private_bytes(pid: int) -> list[int]:
-    """Returns a process's resident memory without mapped files, or nothing where nobody tells."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return [int(line.split()[1]) * 1024]
-    return []
 
 
 def edgeqwen_converter() -> Converter:

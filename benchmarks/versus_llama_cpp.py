@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 if __package__ in (None, ""):  # run as a file: only this folder is on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,6 +34,17 @@ TITLES = {
     "peak_rss_bytes": "peak memory, MB",
 }
 Rounds = dict[str, dict[str, list[float]]]  # by runtime, by figure
+
+
+class Sizes(Protocol):
+    """Tokens of a prefill, of a decode, and in the cache before either."""
+
+    @property
+    def prompt(self) -> int: ...
+    @property
+    def generate(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,7 +126,7 @@ def warm_up(worker: Worker, path: Path, options: argparse.Namespace) -> None:
     worker.decode(options.depth, options.generate)
 
 
-def measure(worker: Worker, figures: dict[str, list[float]], options: argparse.Namespace) -> None:
+def measure(worker: Worker, figures: dict[str, list[float]], options: Sizes) -> None:
     """Adds one round of prefill and decode of one runtime."""
     time.sleep(SETTLE_S)
     seconds = worker.prefill(options.depth, options.prompt)
@@ -136,12 +147,12 @@ def measure_load(
 
 
 def summary(rounds: Rounds) -> dict[str, Any]:
-    """Returns the medians by runtime and, under ``ratio``, edgeqwen's over llama.cpp's."""
+    """Returns the medians by runtime and, under ``ratio``, the first one's over the second's."""
     medians = {
         name: {figure: statistics.median(values) for figure, values in figures.items()}
         for name, figures in rounds.items()
     }
-    ours, theirs = (medians[name] for name in NAMES)
+    ours, theirs = medians.values()
     return {**medians, "ratio": {figure: ours[figure] / theirs[figure] for figure in ours}}
 
 

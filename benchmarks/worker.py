@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+
+from benchmarks.memory import peak_rss_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,8 +34,16 @@ class Worker:
             text=True,
         )
 
-    def open(self, path: Path, *, n_threads: int, n_context: int, n_prompt: int) -> dict[str, Any]:
-        """Loads a file and reads a short prompt.
+    def open(
+        self,
+        path: Path,
+        *,
+        n_threads: int,
+        n_context: int,
+        n_prompt: int,
+        load: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Loads a file and reads a short prompt; ``load`` is more for ``edgeqwen.load``.
 
         Returns ``load_s`` (imports and loading), ``first_token_s`` (from the same start to the
         prompt's last logits) and ``peak_rss_bytes``.
@@ -45,7 +55,12 @@ class Worker:
             n_threads=n_threads,
             n_context=n_context,
             n_prompt=n_prompt,
+            load=dict(load or {}),
         )
+
+    def work(self) -> dict[str, int]:
+        """Returns the fields of ``edgeqwen.model.work.Work``, which only edgeqwen tells."""
+        return self._ask(do="work")
 
     def prefill(self, depth: int, n: int) -> float:
         """Returns the seconds for n tokens read at once behind a cache of ``depth`` tokens."""
@@ -94,8 +109,9 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     bench = _Bench()
-    requests: dict[str, Callable[..., dict[str, float]]] = {
+    requests: dict[str, Callable[..., Mapping[str, float]]] = {
         "open": bench.open,
+        "work": bench.work,
         "prefill": bench.prefill,
         "decode": bench.decode,
     }
@@ -117,12 +133,20 @@ class _Bench:
         self._tokens: list[int] = []
 
     def open(
-        self, runtime: str, path: str, n_threads: int, n_context: int, n_prompt: int
+        self,
+        runtime: str,
+        path: str,
+        n_threads: int,
+        n_context: int,
+        n_prompt: int,
+        load: Mapping[str, Any],
     ) -> dict[str, float]:
         start = time.perf_counter()
         from benchmarks.runtimes import open_runtime
 
-        self._runtime = open_runtime(runtime, Path(path), n_threads=n_threads, n_context=n_context)
+        self._runtime = open_runtime(
+            runtime, Path(path), n_threads=n_threads, n_context=n_context, load=load
+        )
         load_s = time.perf_counter() - start
         random = np.random.default_rng(0)
         self._tokens = random.integers(0, self._runtime.vocab_size, n_context).tolist()
@@ -132,6 +156,10 @@ class _Bench:
             "first_token_s": time.perf_counter() - start,
             "peak_rss_bytes": peak_rss_bytes(),
         }
+
+    def work(self) -> dict[str, int]:
+        found: dict[str, int] = self._runtime.work()
+        return found
 
     def prefill(self, depth: int, n: int) -> dict[str, float]:
         self._move_to(depth)
@@ -157,19 +185,6 @@ class _Bench:
             self._runtime.truncate(depth)
         elif self._runtime.n_tokens < depth:
             self._runtime.append(self._tokens[self._runtime.n_tokens : depth])
-
-
-def peak_rss_bytes() -> int:
-    """Returns the most memory that this process has held, mapped files' touched pages included."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

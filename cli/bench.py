@@ -26,10 +26,17 @@ def bench(
     repetitions: Annotated[
         int, typer.Option("-r", "--repetitions", min=1, help="The median of so many is shown.")
     ] = 3,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            "--roofline", help="Measure the machine, too: which share of its limits is reached."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure reading (prefill) and generating (decode), loading and memory."""
     from edgeqwen.cli.loading import named_or_built_in
+    from edgeqwen.cli.machine import roofline_lines
     from edgeqwen.cli.measure import measure
     from edgeqwen.cli.progress import count_bar
 
@@ -49,6 +56,7 @@ def bench(
             repetitions=repetitions,
             load=load_model,
             progress=progress,
+            roofline=roofline,
         )
     if as_json:
         print(json.dumps(figures))
@@ -64,3 +72,5 @@ def bench(
     print(f"load to first token   {figures['first_token_s']:.2f} s")
     if figures["peak_rss_bytes"] is not None:
         print(f"peak memory           {figures['peak_rss_bytes'] / 2**20:.0f} MiB")
+    if roofline:
+        print(*roofline_lines(figures["roofline"]), sep="\n")

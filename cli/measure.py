@@ -1,5 +1,6 @@
 """What ``edgeqwen bench`` measures: the speed of models at a depth of context."""
 
+import contextlib
 import random
 import statistics
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeqwen.cli.machine import Machine
 from edgeqwen.cli.memory import peak_rss_bytes
 from edgeqwen.errors import OptionError
 
@@ -28,6 +30,7 @@ def measure(
     repetitions: int,
     load: "Callable[[int], Model]",
     progress: Callable[[int, int], None],
+    roofline: bool = False,
 ) -> dict[str, Any]:
     """Returns speeds in tokens/s (medians and all samples), times in s, and memory in bytes.
 
@@ -35,16 +38,18 @@ def measure(
     tokens after ``depth`` others, ``decode_tps`` for ``n_generate`` after as many. ``load_s`` ends
     when the model is loaded, ``first_token_s`` when the first token after a prompt of 16 is there;
     both begin before the runtime is imported, and hold the compiling of kernels that no run before
-    has left in the cache.
+    has left in the cache. ``roofline`` also measures the machine, after every repetition, and adds
+    a dict of that name: what the machine reaches, and what share of it the model does.
     """
     if not n_prompt and not n_generate:
         raise OptionError("there is nothing to measure: give -p or -n more than 0")
     began = time.perf_counter()
     n_context = max(depth + max(n_prompt, n_generate), _SHORT_PROMPT)
-    with load(n_context) as model:
+    with load(n_context) as model, contextlib.ExitStack() as stack:
         load_s = time.perf_counter() - began
         _time_prefill(model, 0, _SHORT_PROMPT)
         first_token_s = time.perf_counter() - began
+        machine = stack.enter_context(Machine(model.engine)) if roofline else None
         (found,) = speeds(
             [model],
             n_prompt=n_prompt,
@@ -52,8 +57,9 @@ def measure(
             depth=depth,
             repetitions=repetitions,
             progress=progress,
+            after_turn=machine.measure if machine else lambda: None,
         )
-        return {
+        figures = {
             "model": str(path),
             "n_prompt": n_prompt,
             "n_generate": n_generate,
@@ -63,8 +69,11 @@ def measure(
             **found,
             "load_s": load_s,
             "first_token_s": first_token_s,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": machine.peak_rss_bytes if machine else peak_rss_bytes(),
         }
+        if machine:
+            figures["roofline"] = machine.roofline(figures)
+        return figures
 
 
 def speeds(
@@ -76,11 +85,13 @@ def speeds(
     repetitions: int,
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool] = lambda: False,
+    after_turn: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Returns the speeds of each model, as ``measure`` does: medians, and all samples.
 
     Models take turns within every repetition, so that what slows the machine for a while slows all
     of them. ``cancelled`` is asked between turns; what was measured before it counts.
+    ``after_turn`` may measure something else.
     """
     prefill: list[list[float]] = [[] for _ in models]
     decode: list[list[float]] = [[] for _ in models]
@@ -101,6 +112,7 @@ def speeds(
             prefill[i].append(n_prompt / _time_prefill(model, depth, n_prompt))
         if n_generate:
             decode[i].append(n_generate / _time_decode(model, depth, n_generate))
+        after_turn()
     else:
         progress(len(turns), len(turns))
     return [

@@ -23,6 +23,7 @@ from edgeqwen.model.observation import Observation, ObservedRecording, observed_
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.weights import Weights
+from edgeqwen.model.work import Work, count_work
 from edgeqwen.sampling.kernels import largest
 from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import current_isa
@@ -120,6 +121,11 @@ class Engine:
         self._tapes: dict[str, tuple[Tape, Buffers]] = {}
         self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
         self._closed = False
+
+    @property
+    def work(self) -> Work:
+        """What a token costs this model, for comparisons with what the machine can do."""
+        return count_work(self.config, self._weights, self._layout)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Loads or compiles all kernels, and records the steps of reading and generating.

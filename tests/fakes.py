@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.api import Model
+from edgeqwen.model.work import Work
 from edgeqwen.sampling import SamplingOptions
 
 EOS = 256
@@ -50,6 +51,7 @@ class FakeEngine:
         self.config = SimpleNamespace(vocab_size=VOCAB_SIZE, n_layers=1, name="fake")
         self.max_context = max_context
         self.n_threads = 1
+        self.work = Work(1_000_000, 2_000_000, 0, 4_000, 8_000)
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
         self.n_decoded = 0

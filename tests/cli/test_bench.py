@@ -2,6 +2,8 @@
 
 import pytest
 
+from edgeqwen import roofline
+from edgeqwen.cli import machine
 from edgeqwen.cli.memory import peak_rss_bytes
 from tests.cli.running import json_of, run
 
@@ -45,6 +47,59 @@ def test_neither() -> None:
     done = run("bench", "x.gguf", "-p", "0", "-n", "0")
     assert done.returncode == 1
     assert done.stderr == "edgeqwen: there is nothing to measure: give -p or -n more than 0\n"
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "READ_BYTES", 1 << 24)
+    monkeypatch.setattr(roofline, "STEPS", {"integer": 10, "float": 10})
+
+
+def test_roofline_as_json(small_limits: None) -> None:
+    options = ("-p", "40", "-n", "5", "-d", "20", "-r", "3", "--json")
+    figures = json_of(run("bench", "x.gguf", *options, "--roofline"))
+    found = figures["roofline"]
+    for limit in ("read_bytes_per_s", "integer_macs_per_s", "float_macs_per_s"):
+        assert sorted(found[f"{limit}_samples"])[1] == found[limit] > 0
+    assert found["decode"]["cache_bytes"] == 23 * 4_000
+    rate = figures["decode_tps"] * (1_000_000 + 23 * 4_000)
+    assert found["decode"]["share"] == pytest.approx(rate / found["read_bytes_per_s"])
+    assert found["prefill"]["attention_macs"] == 40.5 * 8_000
+    products = figures["prefill_tps"] * 2_000_000 / found["integer_macs_per_s"]
+    assert found["prefill"]["share"] == pytest.approx(products)
+    assert found["isa"]
+    assert "roofline" not in json_of(run("bench", "x.gguf", *options))
+
+
+def test_memory_is_noted_before_measuring_the_machine_takes_its_own(
+    small_limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taking(roofline.Limits):
+        def __init__(self, *_: object) -> None:
+            monkeypatch.setattr(machine, "peak_rss_bytes", lambda: 1 << 40)
+            super().__init__(1)
+
+    monkeypatch.setattr(roofline, "Limits", Taking)
+    monkeypatch.setattr(machine, "peak_rss_bytes", lambda: 12345)
+    figures = json_of(run("bench", "x.gguf", "-n", "2", "--roofline", "--json"))
+    assert figures["peak_rss_bytes"] == 12345
+
+
+def test_roofline_as_text(small_limits: None) -> None:
+    lines = run("bench", "x.gguf", "-p", "40", "-n", "5", "--roofline").stdout.splitlines()
+    labels = [line[:22].strip() for line in lines[6:]]
+    assert labels == [
+        "memory",
+        "multiplication",
+        "decode reads",
+        "prefill multiplies",
+        "with attention",
+    ]
+    assert "1.0 MB of weights, 0.0 MB of KV cache a token" in lines[8]
+    assert "2 million a token in the matrices" in lines[9]
+    only = run("bench", "x.gguf", "-p", "0", "-n", "5", "--roofline").stdout
+    assert "decode reads" in only
+    assert "prefill" not in only
 
 
 def test_peak_memory_grows_with_what_is_taken() -> None:

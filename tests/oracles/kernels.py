@@ -157,3 +157,25 @@ def value_tiles(v: np.ndarray) -> np.ndarray:
     """Lays values out: [n_positions, head_dim] as [positions / 64][head_dim / 32][64][32]."""
     n, head_dim = v.shape
     return np.ascontiguousarray(v.reshape(n // 64, 64, head_dim // 32, 32).transpose(0, 2, 1, 3))
+
+
+def plain_read(memory: np.ndarray, chunk_bytes: int, lanes: int) -> np.ndarray:
+    """Returns the sums of each chunk's vectors, int32 [chunks, lanes], as int32 overflows.
+
+    memory: uint8. What fills no vector at the end of a chunk isn't read.
+    """
+    chunks = [memory[i : i + chunk_bytes] for i in range(0, len(memory), chunk_bytes)]
+    whole = [chunk[: len(chunk) // (4 * lanes) * 4 * lanes].view(np.int32) for chunk in chunks]
+    return np.array([words.reshape(-1, lanes).sum(0, dtype=np.int32) for words in whole])
+
+
+def repeated_products(left: np.ndarray, right: np.ndarray, n: int) -> np.ndarray:
+    """Returns n times the products of a vector with each of some others: [others, lanes].
+
+    Of bytes, [lanes, 4] and [others, lanes, 4], four are summed, exactly: int32. Of float32,
+    [lanes] and [others, lanes], there is one: float64.
+    """
+    if left.dtype == np.uint8:
+        products = left.astype(np.int64) * right.astype(np.int64)
+        return (n * products.sum(-1)).astype(np.int32)
+    return n * left.astype(np.float64) * right.astype(np.float64)
