@@ -18,6 +18,7 @@ from edgeqwen.simd.isa import (
     GENERIC,
     ISAS,
     NEON,
+    NEON_DOTPROD,
     Isa,
     available_isas,
     cpu_features,
@@ -48,8 +49,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, features: set[str]) -> None:
         (HASWELL, AVX2),
         (HASWELL - {"f16c"}, GENERIC),
         (HASWELL - {"fma"}, GENERIC),
-        ({"neon", "dotprod"}, NEON),
-        ({"neon"}, GENERIC),
+        ({"neon", "dotprod"}, NEON_DOTPROD),
+        ({"neon"}, NEON),
         (set(), GENERIC),
     ],
     ids=lambda value: value.name if isinstance(value, Isa) else "",
@@ -86,7 +87,7 @@ def test_an_unknown_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         current_isa()
     assert str(caught.value) == (
         "EDGEQWEN_ISA=sse4: no such instruction set; choose one of avx512-vnni, avx-vnni, avx2, "
-        "neon, generic, or unset it to use the best that this CPU has"
+        "neon-dotprod, neon, generic, or unset it to use the best that this CPU has"
     )
 
 
@@ -148,12 +149,12 @@ DOTPROD = b"hw.optional.arm.FEAT_DotProd"
 @pytest.mark.parametrize(
     ("system", "machine", "library", "expected"),
     [
-        ("Linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON),
-        ("Linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), GENERIC),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), GENERIC),
-        ("Darwin", "arm64", FakeLibrary(), GENERIC),
-        ("Windows", "ARM64", FakeLibrary(), GENERIC),
+        ("Linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON_DOTPROD),
+        ("Linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), NEON),
+        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON_DOTPROD),
+        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), NEON),
+        ("Darwin", "arm64", FakeLibrary(), NEON),
+        ("Windows", "ARM64", FakeLibrary(), NEON),
     ],
     ids=["linux", "linux, old", "mac", "mac, no", "mac, unknown", "windows"],
 )
