@@ -71,24 +71,24 @@ def _dot_smlal(
     limit: int,
     signed: bool,
 ) -> "Value":
-    # Each half of a vector has int16 sums of its own, one for every weight. As long as no sum can
+    # Each half of a vector has int16 sums of its own, one for every weight. As long as none can
     # exceed its range, products are added to them (smlal); then pairs go into int32 (sadalp), two
     # for each row, which are added up in the end (addp).
-    b, half = e.b, ir.VectorType(ir.IntType(8), 8)
-    narrow, wide = ir.VectorType(ir.IntType(16), 8), e.i32v
+    b, products = e.b, ir.VectorType(ir.IntType(16), 8)
     room = max(1, 32767 // (127 * limit))
-    pairs: list[Value] = [None, None]
-    for i in range(0, len(weights), room):
-        for side in range(2):
-            order = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8 * side, 8 * side + 8)))
+    halves: list[Value] = []
+    for side in range(2):
+        order = ir.Constant(ir.VectorType(ir.IntType(32), 8), [8 * side + i for i in range(8)])
+        pairs = None
+        for i in range(0, len(weights), room):
             sums = None
             for w, a in zip(weights[i : i + room], activations[i : i + room], strict=True):
-                w, a = (b.shuffle_vector(x, x, order) for x in (w, a))
-                product = b.mul(b.sext(w, narrow), b.sext(a, narrow))
-                sums = product if sums is None else b.add(sums, product)
-            added = e.call("llvm.aarch64.neon.saddlp.v4i32.v8i16", wide, sums)
-            pairs[side] = added if pairs[side] is None else b.add(pairs[side], added)
-    return b.add(total, e.call("llvm.aarch64.neon.addp.v4i32", wide, *pairs))
+                w, a = (b.sext(b.shuffle_vector(x, x, order), products) for x in (w, a))
+                sums = b.mul(w, a) if sums is None else b.add(sums, b.mul(w, a))
+            added = e.call("llvm.aarch64.neon.saddlp.v4i32.v8i16", e.i32v, sums)
+            pairs = added if pairs is None else b.add(pairs, added)
+        halves.append(pairs)
+    return b.add(total, e.call("llvm.aarch64.neon.addp.v4i32", e.i32v, *halves))
 
 
 def _dot_widen(
