@@ -174,6 +174,7 @@ def test_avx512_broadcasts_in_the_dot_product(
     assert len(embedded) == found.count("vpdpbusd")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("isa", ARM_CPUS, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
 @each_kernel

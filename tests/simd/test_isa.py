@@ -102,6 +102,22 @@ def test_one_that_the_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+ABSENT = [isa for isa in ISAS.values() if isa not in available_isas()]
+
+
+@pytest.mark.parametrize("isa", ABSENT, ids=lambda isa: isa.name)
+def test_what_this_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, isa: Isa) -> None:
+    """Without pretending: what other kinds of CPUs have, and newer ones of this kind."""
+    monkeypatch.setenv("EDGEQWEN_ISA", isa.name)
+    missing = [name for name in isa.features if name not in cpu_features()]
+    with pytest.raises(CpuError) as caught:
+        current_isa()
+    assert str(caught.value) == (
+        f"EDGEQWEN_ISA={isa.name}: this CPU ({llvm.get_host_cpu_name()}) lacks "
+        f"{', '.join(missing)}; it can run {', '.join(found.name for found in available_isas())}"
+    )
+
+
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 def test_every_isa_fits_the_tiles(isa: Isa) -> None:
     assert ISAS[isa.name] is isa
