@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{options.group}: running the tests on {len(launchers)} CPUs, some minutes ...", flush=True
     )
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(_usable_cpus()) as pool:
         passed = list(pool.map(lambda launcher: tested(*launcher), launchers))
     return 0 if all(passed) else 1
 
@@ -70,6 +70,12 @@ def tested(run: Run, launcher: Sequence[str]) -> bool:
     shown = lines[-1:] if status == 0 else [f"failed with {status}", *lines[-SHOWN_LINES:]]
     print(f"{run.title}: {seconds:.0f} s, all of it in {log}", *shown, sep="\n", flush=True)
     return status == 0
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _output(run: Run, command: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ def qemu(machine: str) -> Path:
     except UnavailableError as error:
         raise UnavailableError(
             f"neither {' nor '.join(names)} is installed, and apt can't fetch it: {error}; install "
-            "qemu-user-static (on Fedora too; elsewhere it may be called qemu-user)"
+            "qemu-user-static (elsewhere it may be called qemu-user)"
         ) from None
     for name in names:
         if (root / "usr" / "bin" / name).exists():
