@@ -68,7 +68,8 @@ def tested(run: Run, launcher: Sequence[str]) -> bool:
     lines = log.read_text(errors="replace").splitlines()
     seconds = time.monotonic() - start
     shown = lines[-1:] if status == 0 else [f"failed with {status}", *lines[-SHOWN_LINES:]]
-    print(f"{run.title}: {seconds:.0f} s, all of it in {log}", *shown, sep="\n", flush=True)
+    # In one piece: other runs print, too.
+    print("\n".join([f"{run.title}: {seconds:.0f} s, all of it in {log}", *shown]), flush=True)
     return status == 0
 
 
