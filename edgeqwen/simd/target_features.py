@@ -5,19 +5,21 @@ finds the dot product only for CPUs that it knows by name; on x86, Numba takes A
 that LLVM knows no name for. ``simd/isa.py`` asks better, so functions say themselves what they use.
 """
 
-from typing import Any
-
-from llvmlite import ir
-from numba.core.registry import cpu_target
+from typing import TYPE_CHECKING, Any
 
 from edgeqwen.simd.isa import Isa
 
+if TYPE_CHECKING:
+    from llvmlite import ir
 
-def declare_features(function: ir.Function, isa: Isa) -> None:
+
+def declare_features(function: "ir.Function", isa: Isa) -> None:
     """Lets a function that Numba compiles use an instruction set.
 
     Code for another machine than this one is left alone: who compiles it says what it may use.
     """
+    from numba.core.registry import cpu_target  # only where code is generated
+
     codegen: Any = cpu_target.target_context.codegen()
     triple, _, found = codegen.magic_tuple()
     missing = [f"+{name}" for name in isa.features if f"+{name}" not in found.split(",")]
