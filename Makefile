@@ -10,12 +10,14 @@ SOURCES := $(shell find edgeqwen quant cli -name '*.py') pyproject.toml
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help chat test test-peers lint format types contracts bench wheel clean
+.PHONY: help chat test test-peers test-arm64 test-x86 test-x86-emulated lint format types contracts bench wheel clean
 
 help:
 	@echo "make chat       talk to the built-in model, or to another: make chat MODEL=model.gguf"
 	@echo "make test       run the tests (ARGS='-k name' chooses some)"
 	@echo "make test-peers  compare with transformers and llama.cpp (installs and builds them first)"
+	@echo "make test-arm64  test the kernels for 64-bit ARM, with and without dot products (QEMU)"
+	@echo "make test-x86   test the kernels for x86 with AVX-VNNI, with AVX2, and without AVX"
 	@echo "make bench      measure the speed of the built-in model, or of another: MODEL=model.gguf"
 	@echo "make lint       ruff; make format mends what it can"
 	@echo "make types      mypy on the installed package"
@@ -32,6 +34,17 @@ test: $(VENV)/.test
 # Minutes of building, gigabytes of torch: for a change to the network, the formats or the converter.
 test-peers: $(VENV)/.peers
 	$(BIN)/python -m pytest -m 'peers or slow' $(ARGS)
+
+# Another CPU's kernels, emulated; fetches QEMU and a Python for it into build/ (0.8 GB) with apt.
+test-arm64: $(VENV)/.test
+	@$(BIN)/python -m tools.other_cpus arm64 $(ARGS)
+
+# LLVM compiles for lesser CPUs; test-x86-emulated proves that these have all the instructions.
+test-x86: $(VENV)/.test
+	@$(BIN)/python -m tools.other_cpus x86 $(ARGS)
+
+test-x86-emulated: $(VENV)/.test
+	@$(BIN)/python -m tools.other_cpus x86-emulated $(ARGS)
 
 bench: $(VENV)/.runtime
 	$(BIN)/edgeqwen bench $(MODEL)

@@ -76,8 +76,8 @@ def makespan(durations: Sequence[float], speeds: Sequence[float], each: float = 
     """Returns when the last chunk is done, if a core takes the next one whenever it is free.
 
     ``durations``: seconds on a core of speed 1, in the order of taking. ``speeds``: one for each
-    core, which may be large and small ones. ``each``: what a core takes before its first chunk, once
-    it has taken it.
+    core, which may be large and small ones. ``each``: what a core takes before its first chunk,
+    once it has taken it.
     """
     free = [(0.0, i) for i in range(len(speeds))]
     waiting = dict.fromkeys(range(len(speeds)), each)

@@ -63,6 +63,34 @@ def _dot_sdot(
     return total
 
 
+def _dot_smlal(
+    e: "Emitter",
+    total: "Value",
+    weights: Sequence["Value"],
+    activations: Sequence["Value"],
+    limit: int,
+    signed: bool,
+) -> "Value":
+    # Each half of a vector has int16 sums of its own, one for every weight. As long as none can
+    # exceed its range, products are added to them (smlal); then pairs go into int32 (sadalp), two
+    # for each row, which are added up in the end (addp).
+    b, products = e.b, ir.VectorType(ir.IntType(16), 8)
+    room = max(1, 32767 // (127 * limit))
+    halves: list[Value] = []
+    for side in range(2):
+        order = ir.Constant(ir.VectorType(ir.IntType(32), 8), [8 * side + i for i in range(8)])
+        pairs = None
+        for i in range(0, len(weights), room):
+            sums = None
+            for w, a in zip(weights[i : i + room], activations[i : i + room], strict=True):
+                w, a = (b.sext(b.shuffle_vector(x, x, order), products) for x in (w, a))
+                sums = b.mul(w, a) if sums is None else b.add(sums, b.mul(w, a))
+            added = e.call("llvm.aarch64.neon.saddlp.v4i32.v8i16", e.i32v, sums)
+            pairs = added if pairs is None else b.add(pairs, added)
+        halves.append(pairs)
+    return b.add(total, e.call("llvm.aarch64.neon.addp.v4i32", e.i32v, *halves))
+
+
 def _dot_widen(
     e: "Emitter",
     total: "Value",
@@ -86,5 +114,6 @@ DOTS = {
     "vpdpbusd": _dot_vpdpbusd,
     "vpmaddubsw": _dot_vpmaddubsw,
     "sdot": _dot_sdot,
+    "smlal": _dot_smlal,
     "widen": _dot_widen,
 }

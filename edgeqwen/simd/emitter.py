@@ -15,6 +15,7 @@ from llvmlite import ir
 from edgeqwen.simd.dot import DOTS
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.lookup import LOOKUPS
+from edgeqwen.simd.target_features import declare_features
 
 # A value of the code being generated. Other rooms handle these and builders, but import no LLVM.
 Value = Any
@@ -30,6 +31,7 @@ class Emitter:
 
     def __init__(self, builder: Builder, isa: Isa) -> None:
         self.b, self.isa = builder, isa
+        declare_features(builder.function, isa)
         n = isa.lanes
         self.f32v, self.i32v = ir.VectorType(F32, n), ir.VectorType(I32, n)
         self.f16v, self.i16v = ir.VectorType(F16, n), ir.VectorType(I16, 2 * n)

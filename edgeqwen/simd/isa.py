@@ -23,6 +23,7 @@ class Isa(Token):
     - ``vpdpbusd``: one instruction, unsigned times signed (AVX-512-VNNI, AVX-VNNI);
     - ``vpmaddubsw``: unsigned times signed, pairs summed with saturation to int16 (AVX2);
     - ``sdot``: one instruction, signed times signed (NEON with dotprod);
+    - ``smlal``: signed times signed, summed in int16 while these have room (NEON without it);
     - ``widen``: plain vector code that runs anywhere.
 
     ``f16`` says that LLVM converts float16 in hardware; otherwise integer operations do.
@@ -61,7 +62,7 @@ class Isa(Token):
         if self.dot == "vpdpbusd":
             return 128 if signed else 0
         # What an int8 holds; what two products with 127 may sum to in an int16.
-        most = {"sdot": 127, "vpmaddubsw": 129}.get(self.dot, 255)
+        most = {"sdot": 127, "smlal": 127, "vpmaddubsw": 129}.get(self.dot, 255)
         return -128 if not signed and limit > most else 0
 
 
@@ -70,11 +71,13 @@ _AVX2 = ("avx2", "fma", "f16c")
 AVX512_VNNI = Isa("avx512-vnni", 16, 32, "vpdpbusd", lookup="pshufb", features=_AVX512)
 AVX_VNNI = Isa("avx-vnni", 8, 16, "vpdpbusd", lookup="pshufb", features=(*_AVX2, "avxvnni"))
 AVX2 = Isa("avx2", 8, 16, "vpmaddubsw", lookup="pshufb", features=_AVX2)
-NEON = Isa("neon", 4, 32, "sdot", lookup="tbl", features=("neon", "dotprod"))
+_NEON = ("neon",)
+NEON_DOTPROD = Isa("neon-dotprod", 4, 32, "sdot", lookup="tbl", features=(*_NEON, "dotprod"))
+NEON = Isa("neon", 4, 32, "smlal", lookup="tbl", features=_NEON)
 GENERIC = Isa("generic", 4, 16, "widen", f16=False)
 
 # Best first; the first that the CPU has is taken.
-ISAS = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX2, NEON, GENERIC)}
+ISAS = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX2, NEON_DOTPROD, NEON, GENERIC)}
 
 
 @functools.cache

@@ -74,6 +74,7 @@ def test_whole_tiles(format_: Format) -> None:
     same(unpack_tiles(format_, NATIVE, tiles), unpack(format_, NATIVE, tiles))
 
 
+@pytest.mark.thorough
 @each_case(scaled=True)
 def test_every_scale(isa: Isa, format_: Format) -> None:
     """All 65536 bit patterns: denormal, negative, infinite, NaN; with the extreme weights."""

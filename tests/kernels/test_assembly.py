@@ -14,7 +14,7 @@ from edgeqwen.formats.integer import IntegerFormat
 from edgeqwen.formats.iq4 import TableFormat
 from edgeqwen.kernels import gemv
 from edgeqwen.kernels.attention_types import attention_shape
-from edgeqwen.simd.isa import ISAS, NEON, Isa
+from edgeqwen.simd.isa import ISAS, NEON, NEON_DOTPROD, Isa
 from tests.kernels.arm_loops import assembly, loop
 from tests.simd.processes import answer, start
 
@@ -45,6 +45,7 @@ for name, (kernel, token) in wanted.items():
 print(json.dumps(found))
 """
 CPUS = {"avx512-vnni": "znver4", "avx-vnni": "alderlake", "avx2": "haswell"}
+ARM_CPUS = {NEON_DOTPROD: "neoverse-n1", NEON: "cortex-a53"}
 
 
 class Loop(NamedTuple):
@@ -171,23 +172,30 @@ def test_avx512_broadcasts_in_the_dot_product(
     assert len(embedded) == found.count("vpdpbusd")
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("isa", ARM_CPUS, ids=lambda isa: isa.name)
 @pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
 @each_kernel
-def test_arm(format_: Format, kernel: str) -> None:
-    tiling = tiling_of(NEON, format_, kernel)
+def test_arm(isa: Isa, format_: Format, kernel: str) -> None:
+    tiling = tiling_of(isa, format_, kernel)
     try:
-        code = assembly(loop(tiling), "neoverse-n1", "+dotprod")
+        code = assembly(loop(tiling), ARM_CPUS[isa], ",".join(f"+{f}" for f in isa.features))
     except RuntimeError as error:
         pytest.skip(f"this llvmlite can't compile for ARM: {error}")
     n = tiling.n_parts * tiling.n_tokens
     if isinstance(format_, IntegerFormat):
-        found = inner_loop(code, "sdot", r"\bq\d+.*\[sp")
+        found = inner_loop(code, isa.dot, r"\bq\d+.*\[sp")
         n_fma = n * format_.groups * (1 + format_.has_minima)
-        assert (found.count("sdot"), found.count("fmla")) == (8 * n, n_fma)
+        # Without an instruction for it, halves of vectors are multiplied into int16.
+        products, n_products = ("sdot", 8) if isa.dot == "sdot" else (r"(smull|smlal|mla)2?", 16)
+        assert (found.count(products), found.count("fmla")) == (n_products * n, n_fma)
         if isinstance(format_, TableFormat):
             assert found.count("tbl") >= 8
-        # Superblocks have more to keep than 32 registers hold: some scales wait on the stack.
-        assert kernel == "gemm" or format_.tile_blocks > 1 or found.spills == []
+        if isa.dot == "sdot":
+            # Superblocks have more to keep than 32 registers hold: some scales wait on the stack.
+            assert kernel == "gemm" or format_.tile_blocks > 1 or found.spills == []
+        else:
+            assert "sdot" not in code
     else:
         found = inner_loop(code, "fmla", r"\bq\d+.*\[sp")
         assert found.count("fmla") == 32 * n

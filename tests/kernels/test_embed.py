@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 
-from edgeqwen.formats import FORMATS, Format
+from edgeqwen.formats import F16, F32, FORMATS, Q4_0, Q4_K, Q6_K, Q8_0, Format
 from edgeqwen.kernels.embed import EMBED, embed
 from tests.formats.packing import dequantized, pack, weights_of
 from tests.isas import NATIVE
 from tests.kernels.running import run, step_state
 
+# What models' embeddings come in, and a float. Unpacking itself is tested with the tiles.
+USUAL = (F32, F16, Q4_0, Q8_0, Q4_K, Q6_K)
+EACH = [
+    pytest.param(f, id=f.name, marks=() if f in USUAL else pytest.mark.thorough)
+    for f in FORMATS.values()
+]
 
-@pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
+
+@pytest.mark.parametrize("format_", EACH)
 def test_rows_of_the_tokens(format_: Format) -> None:
     rows = weights_of(format_, 53, 3)
     tokens = np.array([52, 0, 15, 16, 17, 52, 31], np.int32)

@@ -99,6 +99,7 @@ def test_senseless_recommendation() -> None:
     )
 
 
+@pytest.mark.processes
 def test_options_need_no_numba() -> None:
     code = "import sys, edgeqwen.sampling; assert not {'numba', 'llvmlite'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.simd.processes import answer, start
 
+pytestmark = pytest.mark.processes
+
 SOURCE = """
 from edgeqwen.simd.compile import kernel
 FACTOR = 2

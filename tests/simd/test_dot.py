@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeqwen.simd.isa import AVX2, AVX512_VNNI, AVX_VNNI, GENERIC, NEON
+from edgeqwen.simd.isa import AVX2, AVX512_VNNI, AVX_VNNI, GENERIC, NEON, NEON_DOTPROD
 from tests.isas import ALL_ISAS, address
 from tests.simd.dot_kernels import GROUPS, Dot, dots
 
@@ -65,9 +65,10 @@ def test_what_each_instruction_can_not_multiply() -> None:
     for isa in (AVX512_VNNI, AVX_VNNI):
         assert isa.dot_excess(128, signed=True) == 128
         assert isa.dot_excess(255, signed=False) == 0
-    assert NEON.dot_excess(127, signed=False) == 0
-    assert NEON.dot_excess(255, signed=False) == -128
-    assert NEON.dot_excess(128, signed=True) == 0
+    for isa in (NEON_DOTPROD, NEON):
+        assert isa.dot_excess(127, signed=False) == 0
+        assert isa.dot_excess(255, signed=False) == -128
+        assert isa.dot_excess(128, signed=True) == 0
     # Pairs of products are summed in int16: 2 * 127 * 129 is the most that it holds.
     assert AVX2.dot_excess(129, signed=False) == 0
     assert AVX2.dot_excess(130, signed=False) == -128

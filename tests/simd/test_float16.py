@@ -36,7 +36,9 @@ def test_integer_code_is_tested() -> None:
 
 @each_isa(ALL_ISAS)
 def test_every_half_widens(isa: Isa) -> None:
-    same(widen(isa, HALVES), HALVES.astype(np.float32))
+    with np.errstate(invalid="ignore"):  # on ARM, numpy reports signalling NaN
+        expected = HALVES.astype(np.float32)
+    same(widen(isa, HALVES), expected)
 
 
 @each_isa(ALL_ISAS)
@@ -68,7 +70,7 @@ def test_special_floats(isa: Isa) -> None:
         ]
     )
     x = np.concatenate([x, -x, np.zeros(-2 * len(x) % 16, np.float32)])
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         same(narrow(isa, x), x.astype(np.float16))
 
 

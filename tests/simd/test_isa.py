@@ -18,6 +18,7 @@ from edgeqwen.simd.isa import (
     GENERIC,
     ISAS,
     NEON,
+    NEON_DOTPROD,
     Isa,
     available_isas,
     cpu_features,
@@ -48,8 +49,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, features: set[str]) -> None:
         (HASWELL, AVX2),
         (HASWELL - {"f16c"}, GENERIC),
         (HASWELL - {"fma"}, GENERIC),
-        ({"neon", "dotprod"}, NEON),
-        ({"neon"}, GENERIC),
+        ({"neon", "dotprod"}, NEON_DOTPROD),
+        ({"neon"}, NEON),
         (set(), GENERIC),
     ],
     ids=lambda value: value.name if isinstance(value, Isa) else "",
@@ -86,7 +87,7 @@ def test_an_unknown_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         current_isa()
     assert str(caught.value) == (
         "EDGEQWEN_ISA=sse4: no such instruction set; choose one of avx512-vnni, avx-vnni, avx2, "
-        "neon, generic, or unset it to use the best that this CPU has"
+        "neon-dotprod, neon, generic, or unset it to use the best that this CPU has"
     )
 
 
@@ -98,6 +99,22 @@ def test_one_that_the_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(caught.value) == (
         "EDGEQWEN_ISA=avx512-vnni: this CPU (thiscpu) lacks avx512bw, avx512vnni; "
         "it can run avx2, generic"
+    )
+
+
+ABSENT = [isa for isa in ISAS.values() if isa not in available_isas()]
+
+
+@pytest.mark.parametrize("isa", ABSENT, ids=lambda isa: isa.name)
+def test_what_this_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, isa: Isa) -> None:
+    """Without pretending: what other kinds of CPUs have, and newer ones of this kind."""
+    monkeypatch.setenv("EDGEQWEN_ISA", isa.name)
+    missing = [name for name in isa.features if name not in cpu_features()]
+    with pytest.raises(CpuError) as caught:
+        current_isa()
+    assert str(caught.value) == (
+        f"EDGEQWEN_ISA={isa.name}: this CPU ({llvm.get_host_cpu_name()}) lacks "
+        f"{', '.join(missing)}; it can run {', '.join(found.name for found in available_isas())}"
     )
 
 
@@ -148,12 +165,12 @@ DOTPROD = b"hw.optional.arm.FEAT_DotProd"
 @pytest.mark.parametrize(
     ("system", "machine", "library", "expected"),
     [
-        ("Linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON),
-        ("Linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), GENERIC),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), GENERIC),
-        ("Darwin", "arm64", FakeLibrary(), GENERIC),
-        ("Windows", "ARM64", FakeLibrary(), GENERIC),
+        ("Linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON_DOTPROD),
+        ("Linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), NEON),
+        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON_DOTPROD),
+        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), NEON),
+        ("Darwin", "arm64", FakeLibrary(), NEON),
+        ("Windows", "ARM64", FakeLibrary(), NEON),
     ],
     ids=["linux", "linux, old", "mac", "mac, no", "mac, unknown", "windows"],
 )

@@ -1,0 +1,97 @@
+"""On which CPUs the tests of the kernels are run, and how."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.other_cpus.emulators import BUILD, Arm64Python, qemu
+
+# Everything that is compiled, or runs what was compiled.
+KERNEL_TESTS = (
+    "tests/formats",
+    "tests/simd",
+    "tests/kernels",
+    "tests/executor",
+    "tests/model",
+    "tests/sampling",
+    "tests/test_engine.py",
+    "tests/test_engine_use.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The tests on one CPU.
+
+    ``isa`` is the instruction set that must be chosen there. Where ``emulated`` names a machine,
+    QEMU pretends that it has a CPU, by QEMU's name for it. Elsewhere LLVM is told to compile for a
+    CPU, by its name, and EDGEQWEN_ISA asks for the instruction set; no machine code may then hold
+    ``forbidden`` registers, which the CPU lacks.
+    """
+
+    name: str
+    isa: str
+    cpu: str
+    emulated: str = ""
+    forbidden: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its compiled kernels and what it printed."""
+        return BUILD / self.name
+
+    @property
+    def title(self) -> str:
+        how = f"{self.emulated} emulated" if self.emulated else "compiled"
+        return f"{self.isa}, {how} for {self.cpu}"
+
+    def launcher(self) -> list[str]:
+        """Returns the command that starts Python. Raises UnavailableError."""
+        if not self.emulated:
+            return [sys.executable]
+        emulator = [str(qemu(self.emulated)), "-cpu", self.cpu]
+        if self.emulated == "x86_64":
+            return [*emulator, sys.executable]
+        python = Arm64Python()
+        path = ":".join(map(str, python.path))
+        emulator += ["-L", str(python.root), "-E", f"PYTHONPATH={path}"]
+        # -P: edgeqwen comes from there, not from this folder, where two of its packages lack.
+        return [*emulator, str(python.program), "-P"]
+
+    def environment(self) -> dict[str, str]:
+        """Returns the variables of its processes."""
+        found = {k: v for k, v in os.environ.items() if not k.startswith(("EDGEQWEN_", "NUMBA_"))}
+        found["EDGEQWEN_CACHE_DIR"] = str(self.folder / "cache")
+        if not self.emulated:
+            # Without the second, LLVM would add the features of this machine's CPU.
+            found |= {"NUMBA_CPU_NAME": self.cpu, "NUMBA_CPU_FEATURES": ""}
+            found |= {"EDGEQWEN_ISA": self.isa, "FORBIDDEN_REGISTERS": self.forbidden}
+        return found
+
+    def tests(self) -> list[str]:
+        """Returns pytest's arguments."""
+        chosen = ["-m", "pytest", "--import-mode=append", "-p", "no:cacheprovider", *KERNEL_TESTS]
+        if not self.emulated:
+            return [*chosen, "-p", "tests.registers"]
+        # Emulated code is ten times slower, or more. Left out are tests of very many values, those
+        # that start Python, which the system would have to know how to emulate, and plain vector
+        # code, which is the same on every CPU, but for the one CPU that has nothing better.
+        plain = "generic" if self.isa != "generic" else "generic8 and not generic16"
+        return [*chosen, "-m", "not slow and not processes and not thorough", "-k", f"not {plain}"]
+
+
+ARM64 = (
+    Run("neon-dotprod", "neon-dotprod", "max", emulated="aarch64"),
+    Run("neon", "neon", "cortex-a72", emulated="aarch64"),
+)
+X86 = (
+    Run("avx-vnni", "avx-vnni", "alderlake", forbidden="zmm"),
+    Run("avx2", "avx2", "haswell", forbidden="zmm"),
+    Run("generic", "generic", "nehalem", forbidden="ymm zmm"),
+)
+X86_EMULATED = (
+    Run("haswell", "avx2", "Haswell", emulated="x86_64"),
+    Run("nehalem", "generic", "Nehalem", emulated="x86_64"),
+)
+GROUPS = {"arm64": ARM64, "x86": X86, "x86-emulated": X86_EMULATED}
