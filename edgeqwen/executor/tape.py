@@ -61,10 +61,8 @@ class Call:
             raise ValueError(
                 f"{kernel.__name__}: arguments {sorted(arguments)} don't fit {layout.names}"
             )
-        filled = np.zeros(1, layout)
-        for field, value in arguments.items():
-            filled[field] = value
-        return cls(kernel, token, filled)
+        fields = [arguments[name] for name in layout.names or ()]
+        return cls(kernel, token, np.array(fields, np.int64).view(layout))
 
     @property
     def key(self) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeqwen.errors import ClosedError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.formats import Format
-from edgeqwen.formats.packing import PACK, pack_jobs, pack_tiles, releasable_page_bytes
+from edgeqwen.formats.packing import JOB, PACK, pack_jobs, pack_tiles, releasable_page_bytes
 
 Progress = Callable[[int, int], None]
 # How often a progress is told of.
@@ -44,13 +44,13 @@ class Packing:
         # What is read and written, which must not go before all is packed.
         self._alive: list[object] = [sources]
         for format_ in dict.fromkeys(source.format for source in sources):
-            jobs = np.concatenate(
-                [
-                    pack_jobs(format_, source.data, source.n_rows, source.tiles)
-                    for source in sources
-                    if source.format is format_
-                ]
-            )
+            # As plain integers: numpy takes its time over records.
+            parts = [
+                pack_jobs(format_, source.data, source.n_rows, source.tiles).view(np.int64)
+                for source in sources
+                if source.format is format_
+            ]
+            jobs = np.concatenate(parts).view(JOB)
             table = format_.table()
             arguments = {
                 "jobs": jobs.ctypes.data,

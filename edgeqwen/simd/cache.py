@@ -91,13 +91,20 @@ def _digest(own_package: str) -> str:
     """Returns a digest of the kernel sources, the compiler's versions and the CPU."""
     h = hashlib.sha256()
     for package in dict.fromkeys((*SHARED_PACKAGES, own_package)):
-        for name, source in _sources(package):
-            h.update(f"{name}:{len(source)}:".encode() + source)
+        h.update(_source_digest(package))
     cpu = (llvm.get_host_cpu_name(), sorted(llvm.get_host_cpu_features().items()))
     versions = (sys.version, _numba_version(), llvmlite.__version__)
     settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_CPU_"))
     h.update(repr((cpu, versions, settings)).encode())
     return h.hexdigest()[:24]
+
+
+@functools.cache
+def _source_digest(package: str) -> bytes:
+    h = hashlib.sha256()
+    for name, source in _sources(package):
+        h.update(f"{name}:{len(source)}:".encode() + source)
+    return h.digest()
 
 
 def _numba_version() -> bytes:
