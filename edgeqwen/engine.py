@@ -20,7 +20,9 @@ from edgeqwen.kernels.observe import OBSERVED
 from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
 from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.screening import Screen, ScreenedRecording
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Weights
 from edgeqwen.sampling import Sampler, SamplingOptions
 from edgeqwen.simd.isa import current_isa
@@ -30,8 +32,9 @@ Progress = Callable[[int, int], None]
 # Tokens of a prompt that go through the network together, and those whose logits are kept.
 PREFILL_TOKENS = 256
 LOGITS_TOKENS = 32
-# One token; many, for the logits of the last; many, for the logits of all. Beside these, "observe"
-# is a step of many without logits, which running a model doesn't take.
+# One token; many, for the logits of the last; many, for the logits of all. Beside these, "screened"
+# is a step of one token for some of its logits, where the head is screened, and "observe" one of
+# many without logits, which running a model doesn't take.
 STEPS = ("decode", "prefill", "logits")
 
 
@@ -75,7 +78,8 @@ class Engine:
 
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
     sequence may hold, by default what the model was trained for. ``cache_type``: "f16", or "f32"
-    for comparisons. ``progress(done, total)`` gets bytes of the file while weights are packed.
+    for comparisons. ``full_head``: lays the head out for all logits, so that none are screened.
+    ``progress(done, total)`` gets bytes of the file while weights are packed.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """
@@ -87,6 +91,7 @@ class Engine:
         n_threads: int | None = None,
         max_context: int | None = None,
         cache_type: str = "f16",
+        full_head: bool = False,
         progress: Progress | None = None,
         pack: bool = True,
     ) -> None:
@@ -102,7 +107,8 @@ class Engine:
         weakref.finalize(self, self._team.close)
         self.n_threads = self._team.n_threads
         self.isa = current_isa()
-        self._weights = Weights(file, self.config)
+        self._weights = Weights(file, self.config, full_head=full_head)
+        self._screen = Screen(self._weights.head)
         if pack:
             self._weights.pack(self.n_threads, progress)
         self._recorder = Recorder(
@@ -143,10 +149,17 @@ class Engine:
                 break
         return self._last_logits("decode" if len(part) == 1 else "prefill")
 
-    def decode(self, sequence: Sequence, token: int) -> NDArray[np.float32]:
-        """Appends one token; returns the logits after it, like ``prefill``."""
-        self._step("decode", sequence, self._checked(sequence, [token]))
-        return self._last_logits("decode")
+    def decode(
+        self, sequence: Sequence, token: int, wanted: Wanted | None = None
+    ) -> NDArray[np.float32]:
+        """Appends one token; returns the logits after it, like ``prefill``.
+
+        ``wanted``: what of them is needed. The others may then be the lowest finite float32; those
+        that aren't are what they are without ``wanted``.
+        """
+        name = "screened" if self._screen.takes(wanted) else "decode"
+        self._step(name, sequence, self._checked(sequence, [token]), wanted=wanted)
+        return self._last_logits(name)
 
     def logits(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.float32]:
         """Appends tokens; returns the logits after each: float32 [len(tokens), vocab_size]."""
@@ -221,10 +234,13 @@ class Engine:
         sequence: Sequence,
         tokens: NDArray[np.int32],
         observation: Observation | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         with self._lock:
             self._check_open()
             tape, _ = self._tape(name)
+            if name == "screened" and wanted is not None:
+                self._screen.ask(wanted)
             if observation is not None:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
@@ -245,7 +261,8 @@ class Engine:
         kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
         kernels.update(self._team.kernels())
         kernels["sampling", "largest"] = _compile_sampling
-        for name in STEPS:
+        steps = (*STEPS, "screened") if self._screen.memory.n_bytes else STEPS
+        for name in steps:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
 
@@ -266,6 +283,9 @@ class Engine:
         if name == "observe":
             recording = ObservedRecording(self._recorder, buffers, self._inputs, self._observed)
             return self._recorder.walk(recording, last_only=True), buffers
+        if name == "screened":
+            screened = ScreenedRecording(self._recorder, buffers, self._screen)
+            return self._recorder.walk(screened, last_only=True), buffers
         one_token, all_logits = name == "decode", name == "logits"
         tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
         return tape, buffers
@@ -279,6 +299,7 @@ class Engine:
             n_threads=self.n_threads,
             attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
+            screen_bytes=self._screen.memory.n_bytes,
         )
 
 

@@ -10,6 +10,8 @@ from numba.extending import intrinsic
 
 from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.products import (
+    apart_block_bytes,
+    apart_tile_bytes,
     block_bytes,
     header_bytes,
     load_partial,
@@ -91,16 +93,18 @@ def gemm(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
             partial = partials
             for tile in range(first_tile, end_tile):
                 for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-                    place = a.weights + (tile * n_blocks + first) // tile_blocks(
-                        tiling
-                    ) * tile_bytes(tiling)
+                    index = (tile * n_blocks + first) // tile_blocks(tiling)
+                    place = a.weights + index * tile_bytes(tiling)
                     activations = start
                     totals = zero_totals(tiling) if first == 0 else load_partial(tiling, partial)
                     for _ in range(first, end, tile_blocks(tiling)):
+                        index += 1
                         block = place + header_bytes(tiling)
+                        apart = a.weights - index * apart_tile_bytes(tiling)
                         for _ in range(tile_blocks(tiling)):
-                            totals = step(tiling, place, block, row, activations, totals)
+                            totals = step(tiling, place, block, apart, row, activations, totals)
                             block += block_bytes(tiling)
+                            apart += apart_block_bytes(tiling)
                             activations += step_bytes(tiling)
                         place += tile_bytes(tiling)
                     if end < n_blocks:

@@ -19,19 +19,23 @@ from edgeqwen.errors import UnsupportedError
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
 from edgeqwen.formats.packing import compile_pack, pack
+from edgeqwen.formats.screened import SCREENED
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
 from edgeqwen.model.unloaded import UnloadedModel
 
 # Source bytes that a thread packs at a time.
 PACK_BYTES = 1 << 20
 ALIGNMENT = 64
+# With fewer rows, the tiles that are computed exactly are too large a part for a screen to pay.
+SCREENED_ROWS = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """A weight matrix [n_rows, n_columns] in tiles; some tensors of one format, one on the other.
 
-    ``row`` is where its rows begin in the output of the operation it belongs to.
+    ``row`` is where its rows begin in the output of the operation it belongs to. What the format
+    keeps apart of the tiles lies before ``address``.
     """
 
     names: tuple[str, ...]
@@ -56,7 +60,13 @@ class Matrix:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of the tiles."""
         return self.n_tiles * self.row_tiles * self.format.tile_bytes
+
+    @property
+    def apart_bytes(self) -> int:
+        """Bytes of what lies apart."""
+        return self.n_tiles * self.row_tiles * self.format.apart_tile_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +85,22 @@ class LayerWeights:
 class Weights:
     """All weights of a model. ``pack`` fills them from the file; ``close`` frees them."""
 
-    def __init__(self, file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
-        """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run."""
+    def __init__(
+        self, file: GgufFile | UnloadedModel, config: ModelConfig, *, full_head: bool = False
+    ) -> None:
+        """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run.
+
+        Unless ``full_head``, the head is laid out for a screen, where that pays.
+        """
         self._file = file
+        screened = not full_head and config.vocab_size >= SCREENED_ROWS
         _check_shapes(file, config)
         self._size = 0
         self._plans: list[Matrix] = []
         # Addresses are offsets until the region exists.
-        embedding = self._plan(["token_embd.weight"])[0]
         tied = config.tie_word_embeddings
-        head = embedding if tied else self._plan(["output.weight"])[0]
+        embedding = self._plan(["token_embd.weight"], screened=screened and tied)[0]
+        head = embedding if tied else self._plan(["output.weight"], screened=screened)[0]
         layers = [
             [
                 self._plan([f"blk.{i}.{n}.weight" for n in names])
@@ -143,13 +159,18 @@ class Weights:
     def close(self) -> None:
         self._region.close()
 
-    def _plan(self, names: Sequence[str]) -> list[Matrix]:
-        """Plans the tensors of one operation: a matrix for each run of tensors of one type."""
+    def _plan(self, names: Sequence[str], *, screened: bool = False) -> list[Matrix]:
+        """Plans the tensors of one operation: a matrix for each run of tensors of one type.
+
+        ``screened``: in the format of a screened head, if the type has one.
+        """
         matrices: list[Matrix] = []
         row = 0
         for name in names:
             tensor = self._file.tensor(name)
             format_ = _format(self._file, tensor)
+            if screened:
+                format_ = SCREENED.get(tensor.type, format_)
             n_rows, n_columns = tensor.shape
             last = matrices[-1] if matrices else None
             # Only whole tiles can stand in the middle of a matrix.
@@ -161,11 +182,12 @@ class Weights:
                 matrices.append(Matrix((name,), format_, n_rows, n_columns, row, 0))
             row += n_rows
         for i, matrix in enumerate(matrices):
+            address = self._size + matrix.apart_bytes
             placed = Matrix(
-                matrix.names, matrix.format, matrix.n_rows, matrix.n_columns, matrix.row, self._size
+                matrix.names, matrix.format, matrix.n_rows, matrix.n_columns, matrix.row, address
             )
             matrices[i] = placed
-            self._size += -(-placed.n_bytes // ALIGNMENT) * ALIGNMENT
+            self._size = address + -(-placed.n_bytes // ALIGNMENT) * ALIGNMENT
             self._plans.append(placed)
         return matrices
 

@@ -51,11 +51,16 @@ def dequantized(format_: Format, rows: np.ndarray) -> np.ndarray:
 
 
 def pack(format_: Format, rows: np.ndarray, *, last_tile: int | None = None) -> np.ndarray:
-    """Returns tiles uint8 [n_tiles, row_tiles, tile_bytes]; those not packed hold 0xEE."""
+    """Returns tiles uint8 [n_tiles, row_tiles, tile_bytes]; those not packed hold 0xEE.
+
+    What the format keeps apart lies before them in memory.
+    """
     n_rows, row_bytes = rows.shape
     row_tiles = row_bytes // format_.tile_row_bytes
     n_tiles = -(-n_rows // 16)
-    tiles = np.full((n_tiles, row_tiles, format_.tile_bytes), 0xEE, np.uint8)
+    apart = n_tiles * row_tiles * format_.apart_tile_bytes
+    memory = np.full(apart + n_tiles * row_tiles * format_.tile_bytes, 0xEE, np.uint8)
+    tiles = memory[apart:].reshape(n_tiles, row_tiles, format_.tile_bytes)
     last = n_tiles if last_tile is None else last_tile
     packing.pack(format_, rows, n_rows, row_tiles, address(tiles), 0, last)
     return tiles

@@ -1,0 +1,216 @@
+"""The coarse pass over a screened head: what every row's logit may reach, from its high bits.
+
+With the low bits at their mean, a row's logit is off by the sum over its weights of
+scale * (low - mean) * activation. Low bits are as good as random, and independent: the sum has a
+variance of scale**2 * variance * (the activations' squares), summed over the groups of columns that
+share a scale. A row's *bound* is its coarse logit plus ``DEVIATIONS`` standard deviations. That is
+statistics and no proof; ``kernels/screen.py`` tells what is done about it.
+
+Squares of small numbers would vanish in float32, so they are taken of each group's share in the
+largest: a row's *spread* is the square of all the deviations together over that of ``reach``.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from edgeqwen.formats.base import TILE_ROWS, Place, Tiling
+from edgeqwen.kernels.gemv import prefetch_after
+from edgeqwen.kernels.products import (
+    block_bytes,
+    header_bytes,
+    panel_block_bytes,
+    tile_blocks,
+    tile_bytes,
+)
+from edgeqwen.simd.compile import exact_kernel, inline_kernel
+from edgeqwen.simd.emitter import F32, Emitter, Value
+from edgeqwen.simd.ops import constant, peek_f32, peek_u8, poke_f32
+from edgeqwen.simd.records import record, record_view
+from edgeqwen.simd.types import VectorType
+
+DEVIATIONS = 8
+LOWEST = float(np.finfo(np.float32).min)
+"""What stands for a logit that was not computed."""
+
+COARSE = record(
+    "weights",  # tiles of a screened format
+    "n_blocks",  # columns / 32
+    "n_tiles",
+    "tiles_per_chunk",
+    "panels",  # of one token
+    "factors",  # float32 reach, then for each block what ``ScreenedFormat.emit_coarse`` reads
+    "bounds",  # float32 [n_tiles][2]: the highest bound of the rows, the largest of the deviations
+    "logits",  # float32 [16 * n_tiles]
+)
+coarse_view = record_view(COARSE)
+
+groups = constant(lambda t: t.tiling.format.groups)
+factor_bytes = constant(lambda t: 4 * t.tiling.format.factor_floats)
+_step = constant(lambda t: t.tiling.format.step)
+# As whole numbers: a constant is an int64.
+_doubled_centre = constant(lambda t: int(2 * t.tiling.format.centre))
+_variance_twelvefold = constant(lambda t: round(12 * t.tiling.format.variance))
+
+
+@exact_kernel
+def coarse_factors(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Reads from the panel what all rows' coarse logits and bounds have in common."""
+    a = coarse_view(args)
+    n_groups = groups(tiling)
+    columns = 32 // n_groups
+    step, centre = np.float32(_step(tiling)), np.float32(_doubled_centre(tiling)) / np.float32(2)
+    reach = np.float32(0)
+    for i in range(a.n_blocks):
+        panel = a.panels + i * panel_block_bytes(tiling)
+        factors = a.factors + 4 + i * factor_bytes(tiling)
+        scale = peek_f32(panel + 32)
+        poke_f32(factors, scale * step)
+        for group in range(n_groups):
+            total, squares = 0, 0
+            for column in range(columns):
+                x = np.int64(np.int8(peek_u8(panel + group * columns + column)))
+                total += x
+                squares += x * x
+            shift = scale * (centre - np.float32(8) * step) * np.float32(total)
+            poke_f32(factors + 4 + 4 * group, shift)
+            size = scale * np.float32(math.sqrt(squares))
+            poke_f32(factors + 4 + 4 * n_groups + 4 * group, size)
+            if size > reach:
+                reach = size
+    poke_f32(a.factors, reach)
+    variance = np.float32(_variance_twelvefold(tiling)) / np.float32(12)
+    for i in range(a.n_blocks):
+        weights = a.factors + 4 + i * factor_bytes(tiling) + 4 + 4 * n_groups
+        for group in range(n_groups):
+            share = peek_f32(weights + 4 * group)
+            # Of nothing but zeros, and of a NaN, which is in the block's other factors, too.
+            share = share / reach if share > 0 else np.float32(0)
+            poke_f32(weights + 4 * group, share * share * variance * DEVIATIONS * DEVIATIONS)
+
+
+def _sums_type(tiling: Tiling) -> types.UniTuple:
+    return types.UniTuple(VectorType("f32", tiling.isa.lanes, tiling.isa), 2 * tiling.n_parts)
+
+
+@intrinsic
+def zero_sums(typing_context, tiling):  # type: ignore[no-untyped-def]
+    """Returns a coarse logit and a spread for each row of a tile, all zero."""
+    type_ = _sums_type(tiling.tiling)
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        return Emitter(builder, tiling.tiling.isa).zero(context.get_value_type(type_))
+
+    return type_(tiling), codegen
+
+
+@intrinsic
+def coarse_step(typing_context, tiling, tile, block, panel, factors, sums):  # type: ignore[no-untyped-def]
+    """Returns the sums plus what a block of all rows of a tile adds to them."""
+    t = tiling.tiling
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, tile, block, panel, factors, sums = values
+        e = Emitter(builder, t.isa)
+        for part in range(t.n_parts):
+            row = e.i64(part * t.isa.lanes)
+            old = [builder.extract_value(sums, 2 * part + i) for i in range(2)]
+            new = t.format.emit_coarse(e, Place(tile, block), row, panel, factors, old)
+            for i, value in enumerate(new):
+                sums = builder.insert_value(sums, value, 2 * part + i)
+        return sums
+
+    i = types.int64
+    return sums(tiling, i, i, i, i, sums), codegen
+
+
+@inline_kernel
+def coarse_sums(tiling, weights, tile, n_blocks, panels, factors):  # type: ignore[no-untyped-def]
+    """Returns the coarse logits and spreads of a tile's rows."""
+    row_tiles = n_blocks // tile_blocks(tiling)
+    place = weights + tile * row_tiles * tile_bytes(tiling)
+    panel, factor = panels, factors + 4
+    sums = zero_sums(tiling)
+    for _ in range(row_tiles):
+        block = place + header_bytes(tiling)
+        for _ in range(tile_blocks(tiling)):
+            prefetch_after(tiling, block)
+            sums = coarse_step(tiling, place, block, panel, factor, sums)
+            block += block_bytes(tiling)
+            panel += panel_block_bytes(tiling)
+            factor += factor_bytes(tiling)
+        place += tile_bytes(tiling)
+    return sums
+
+
+@intrinsic
+def store_bounds(typing_context, tiling, sums, reach, bounds, logits):  # type: ignore[no-untyped-def]
+    """Stores a tile's two bounds, and that none of its logits is known yet.
+
+    A bound that is no number, or infinite, is stored as infinity: such a tile is always computed.
+    """
+    t = tiling.tiling
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, sums, reach, bounds, logits = values
+        e = Emitter(builder, t.isa)
+        infinity = e.f32(math.inf)
+        highest, widest = e.f32(-math.inf), e.f32(0.0)
+        for part in range(t.n_parts):
+            coarse, deviations = _coarse_of_part(e, sums, reach, part)
+            bound = builder.fadd(coarse, deviations)
+            finite = builder.fcmp_ordered("<", e.unary("fabs", bound), infinity)
+            highest = e.max(builder.select(finite, bound, infinity), highest)
+            widest = e.max(deviations, widest)
+            e.store(e.f32(LOWEST), logits, 4 * t.isa.lanes * part)
+        e.store(e.reduce(highest, e.max), bounds)
+        e.store(e.reduce(widest, e.max), bounds, 4)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(tiling, sums, types.float32, i, i), codegen
+
+
+@intrinsic
+def store_errors(typing_context, tiling, sums, reach, logits, errors):  # type: ignore[no-untyped-def]
+    """Stores sums over a tile's rows: of the squares of the coarse logits' errors over ``reach``,
+    and of the spreads. The logits are exact."""
+    t = tiling.tiling
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, sums, reach, logits, errors = values
+        e = Emitter(builder, t.isa)
+        squares = spreads = e.f32(0.0)
+        for part in range(t.n_parts):
+            exact = e.load(e.f32v, logits, 4 * t.isa.lanes * part)
+            error = builder.fsub(exact, builder.extract_value(sums, 2 * part))
+            error = builder.fdiv(error, e.splat(reach, e.f32v))
+            squares = e.fma(error, error, squares)
+            spreads = builder.fadd(spreads, builder.extract_value(sums, 2 * part + 1))
+        e.store(e.reduce(squares, builder.fadd), errors)
+        e.store(e.reduce(spreads, builder.fadd), errors, 4)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(tiling, sums, types.float32, i, i), codegen
+
+
+def _coarse_of_part(e: Emitter, sums: Value, reach: Value, part: int) -> tuple[Value, Value]:
+    """Emits the coarse logits of a part's rows, and how far DEVIATIONS deviations go."""
+    spread = e.b.extract_value(sums, 2 * part + 1)
+    deviations = e.b.fmul(e.unary("sqrt", spread), e.splat(reach, e.f32v))
+    return e.b.extract_value(sums, 2 * part), deviations
+
+
+@exact_kernel
+def coarse(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
+    """Bounds the logits of one chunk of tiles."""
+    a = coarse_view(args)
+    weights, n_blocks, panels, factors = a.weights, a.n_blocks, a.panels, a.factors
+    reach = peek_f32(factors)
+    first = chunk * a.tiles_per_chunk
+    for tile in range(first, min(first + a.tiles_per_chunk, a.n_tiles)):
+        sums = coarse_sums(tiling, weights, tile, n_blocks, panels, factors)
+        store_bounds(tiling, sums, reach, a.bounds + 8 * tile, a.logits + 4 * TILE_ROWS * tile)
