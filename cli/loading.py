@@ -26,20 +26,28 @@ def named_or_built_in(model: Path | None) -> Path:
     return path
 
 
-def load_model(path: Path, *, threads: int | None, context: int | None) -> "Model":
+def load_model(
+    path: Path, *, threads: int | None, context: int | None, full_head: bool = False
+) -> "Model":
     """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
     from edgeqwen import load
 
     # The first use of a model on a CPU compiles for a minute: it shows here, and not as a first
     # answer that doesn't come.
-    compile_kernels(path, threads=threads)
+    compile_kernels(path, threads=threads, full_head=full_head)
     with byte_bar(f"loading {path.name}") as progress:
-        return load(path, n_threads=threads, max_context=context, progress=progress)
+        return load(
+            path,
+            n_threads=threads,
+            max_context=context,
+            full_head=full_head,
+            progress=progress,
+        )
 
 
-def compile_kernels(path: Path | None, *, threads: int | None) -> None:
+def compile_kernels(path: Path | None, *, threads: int | None, full_head: bool = False) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
     from edgeqwen.engine import warmup
 
     with count_bar("compiling kernels for this CPU") as progress:
-        warmup(path, n_threads=threads, progress=progress)
+        warmup(path, n_threads=threads, full_head=full_head, progress=progress)

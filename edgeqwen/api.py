@@ -36,6 +36,7 @@ def load(
     n_threads: int | None = None,
     max_context: int | None = None,
     cache_type: str = "f16",
+    full_head: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> "Model":
     """Loads a GGUF file and returns the model.
@@ -45,6 +46,8 @@ def load(
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
     ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
+    ``full_head``: computes all logits for every token, also where the likeliest are enough and a
+    screen by the highest bits of the weights finds them in less time.
     ``progress(done, total)`` is called with bytes while the weights are loaded.
 
     Raises FileFormatError for a file that is missing or damaged, UnsupportedError for one that this
@@ -71,6 +74,7 @@ def load(
             n_threads=n_threads,
             max_context=max_context,
             cache_type=cache_type,
+            full_head=full_head,
             progress=progress,
         )
         stack.pop_all()

@@ -238,7 +238,7 @@ class Engine:
     ) -> None:
         with self._lock:
             self._check_open()
-            tape, _ = self._tape(name)
+            tape, buffers = self._tape(name)
             if name == "screened" and wanted is not None:
                 self._screen.ask(wanted)
             if observation is not None:
@@ -249,6 +249,8 @@ class Engine:
             state["tokens"], state["cache"] = tokens.ctypes.data, sequence.address
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.tokens.extend(tokens.tolist())
+            if name == "screened":
+                self._screen.learn(buffers)
             if observation is not None:
                 observation.n_tokens += len(tokens)
 
@@ -261,7 +263,7 @@ class Engine:
         kernels: dict[tuple[str, str], Callable[[], object]] = dict(self._weights.kernels())
         kernels.update(self._team.kernels())
         kernels["sampling", "largest"] = _compile_sampling
-        steps = (*STEPS, "screened") if self._screen.memory.n_bytes else STEPS
+        steps = (*STEPS, "screened") if self._screen.exists else STEPS
         for name in steps:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
@@ -318,17 +320,24 @@ def _compile_sampling() -> None:
 
 
 def warmup(
-    path: str | Path | None, *, n_threads: int | None = None, progress: Progress | None = None
+    path: str | Path | None,
+    *,
+    n_threads: int | None = None,
+    full_head: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
 
-    ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
+    ``full_head`` as for ``Engine``; ``progress(done, total)`` counts kernels. Raises what
+    ``Engine`` raises.
     """
     with contextlib.ExitStack() as stack:
         files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
         kernels: dict[tuple[str, str], Callable[[], object]] = {}
         for file in files:
-            engine = Engine(file, n_threads=n_threads, max_context=64, pack=False)
+            engine = Engine(
+                file, n_threads=n_threads, max_context=64, full_head=full_head, pack=False
+            )
             stack.callback(engine.close)
             kernels.update(engine.kernels())
         for i, compiled in enumerate(kernels.values()):

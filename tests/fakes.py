@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.api import Model
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.sampling import SamplingOptions
 
 EOS = 256
@@ -83,7 +84,9 @@ class FakeEngine:
         sequence.prompt_end = len(sequence.tokens)
         return self._next(sequence)
 
-    def decode(self, sequence: FakeSequence, token: int) -> np.ndarray:
+    def decode(
+        self, sequence: FakeSequence, token: int, wanted: Wanted | None = None
+    ) -> np.ndarray:
         self.n_decoded += 1
         self._step(sequence, [token])
         return self._next(sequence)

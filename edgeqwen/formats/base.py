@@ -8,9 +8,8 @@ is ever summed across lanes. An instruction set with shorter vectors takes a blo
 parts, each a group of ``Isa.lanes`` rows.
 
 A matrix [n_rows, n_columns] is stored as [ceil(n_rows / 16)][n_columns / tile columns] tiles; rows
-past the end are zero. What some formats keep apart from a tile (``formats/screened.py``) lies before
-the matrix's address, the last tile's first. ``formats/panel.py`` tells what a panel of activations
-is.
+past the end are zero. What some formats keep apart (``formats/screened.py``) lies before the first
+tile, in reverse order of the tiles. ``formats/panel.py`` tells what a panel of activations is.
 """
 
 from abc import ABC, abstractmethod
@@ -70,7 +69,7 @@ class Format(ABC):
         Compiled into ``formats/packing.py``; ``table`` is the address of ``table()``.
         """
 
-    @staticmethod
+    @staticmethod  # noqa: B027 - most formats keep nothing apart
     def pack_row_apart(format_, source, apart, row):  # type: ignore[no-untyped-def]
         """Does the same with what the format keeps apart, if it does, at the address ``apart``."""
 

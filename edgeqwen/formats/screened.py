@@ -1,10 +1,10 @@
 """Formats of a screened head: the high bits of all weights, and the low bits apart from them.
 
-Most rows of the matrix that makes the logits are nowhere near the largest. The highest 4 bits of
-each weight tell that of nearly all of them (``kernels/screen.py``), so these bits and the scales lie
-in tiles that are read in order, about half of the bytes, and the low bits apart, where only the
-rows that are still in question look them up. Together they are what GGUF's block holds: a product
-with both gives the bits that the plain format gives.
+Most rows of the matrix that makes the logits are nowhere near the largest, which the highest 4 bits
+of the weights suffice to see (``kernels/screen.py``). These bits and the scales lie in tiles that
+are read in order, about half of the bytes; the low bits lie apart, and are looked up where a row is
+still in question. Together they are what GGUF's block holds: a product with both gives the bits
+that the plain format gives.
 
 Tiles are laid out as Q4_0's are (Q8_0: 288 bytes), or with Q6_K's scales (2336 bytes); apart lie a
 4-bit plane for each tile of Q8_0 (256 bytes), a 2-bit plane for each of a tile's blocks of Q6_K
@@ -12,6 +12,9 @@ Tiles are laid out as Q4_0's are (Q8_0: 288 bytes), or with Q6_K's scales (2336 
 """
 
 from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeqwen.formats.base import Place
 from edgeqwen.formats.bit_planes import bit_pairs, joined, nibbles, put_nibbles
@@ -45,9 +48,21 @@ class ScreenedFormat(IntegerFormat):
         return (self.step**2 - 1) / 12
 
     @property
+    def lines(self) -> int:
+        """Lines of 64 bytes that the low bits of a block take.
+
+        Of a block's 8 vectors of weights, line i holds vector i and every ``lines``-th behind it.
+        """
+        return self.apart_block_bytes // 64
+
+    @property
     def factor_floats(self) -> int:
         """Numbers that ``emit_coarse`` reads for each block of the activations."""
         return 1 + 2 * self.groups
+
+    @abstractmethod
+    def scales(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns the scales in tiles uint8 [n, tile_bytes]: [n, tile_blocks, groups, 16 rows]."""
 
     @abstractmethod
     def unpack_high(self, e: Emitter, place: Place, row: Value) -> IntegerBlock:
@@ -76,6 +91,31 @@ class ScreenedFormat(IntegerFormat):
             spread = e.fma(e.b.fmul(scale, scale), weight, spread)
         return [coarse, spread]
 
+    def emit_line(
+        self, e: Emitter, place: Place, row: Value, panel: Value, factors: Value, coarse: Value
+    ) -> Value:
+        """Emits what the low bits in one line of 64 bytes change in one part's coarse logits.
+
+        ``place.apart`` is the line's address; ``panel`` is that of the line's first activations in
+        the panel's block; ``factors`` is the address of float32 factor, shift [groups]:
+        coarse += scale * (factor * (low * activations) + shift).
+        """
+        scales = self.unpack_high(e, place, row).scales
+        line = e.load(e.i8v, e.rows(place.apart, row, 4))
+        factor = e.load_f32_splat(factors)
+        n = 8 // self.lines // self.groups
+        for group in range(self.groups):
+            vectors = range(n * group, n * group + n)
+            weights = [
+                e.and_bytes(e.shift_bytes(line, -self.low_bits * j), self.step - 1) for j in vectors
+            ]
+            words = [e.load_i32_splat(panel, 4 * self.lines * j) for j in vectors]
+            activations = [e.b.bitcast(word, e.i8v) for word in words]
+            dot = e.dot(e.zero(e.i32v), weights, activations, self.step - 1, False)
+            shift = e.load_f32_splat(factors, 4 + 4 * group)
+            coarse = e.fma(e.fma(e.i32_to_f32(dot), factor, shift), scales[group], coarse)
+        return coarse
+
 
 class Q8_0Screened(ScreenedFormat):  # noqa: N801 - the format's own name
     """Q8_0, whose int8 is 16 * (high - 8) + low."""
@@ -91,6 +131,10 @@ class Q8_0Screened(ScreenedFormat):  # noqa: N801 - the format's own name
         if isa.dot == "vpdpbusd":
             return Integers(255, signed=False, offset=-128)
         return Integers(128, signed=True)
+
+    def scales(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        halves = np.ascontiguousarray(tiles[:, :32]).view(np.float16)
+        return halves.astype(np.float32)[:, None, None]
 
     @staticmethod
     def pack_row(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
@@ -147,6 +191,12 @@ class Q6_KScreened(ScreenedFormat, SuperblockFormat):  # noqa: N801 - the format
     integers = Integers(63, signed=False, offset=-32)
     groups = 2
 
+    def scales(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        d = np.ascontiguousarray(tiles[:, :32]).view(np.float16).astype(np.float32)
+        blocks = tiles[:, 32:].reshape(len(tiles), 8, self.block_bytes)[:, :, :32]
+        whole = np.ascontiguousarray(blocks).view(np.int8).reshape(len(tiles), 8, 2, 16)
+        return whole.astype(np.float32) * d[:, None, None]
+
     @staticmethod
     def pack_row(format_, source, tile, row, table):  # type: ignore[no-untyped-def]
         poke_i16(tile + 2 * row, peek_i16(source + 208))
@@ -179,6 +229,9 @@ class Q6_KScreened(ScreenedFormat, SuperblockFormat):  # noqa: N801 - the format
         low = bit_pairs(e, e.rows(place.apart, row, 4), 0)
         return IntegerBlock(joined(e, high, low), block.scales)
 
+
+LEAST_ROWS = 16384
+"""With fewer rows, what must be computed exactly is too large a part for a screen to pay."""
 
 SCREENED: dict[int, ScreenedFormat] = {f.ggml_type: f for f in (Q8_0Screened(), Q6_KScreened())}
 """The formats that a head is screened in, by the GGML type number of the file."""

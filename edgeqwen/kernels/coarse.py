@@ -1,13 +1,17 @@
-"""The coarse pass over a screened head: what every row's logit may reach, from its high bits.
+"""The coarse pass over a screened head: how large every row's logit may be, from its high bits.
 
 With the low bits at their mean, a row's logit is off by the sum over its weights of
-scale * (low - mean) * activation. Low bits are as good as random, and independent: the sum has a
+scale * (low - mean) * activation. Low bits are as good as random and independent, so the sum has a
 variance of scale**2 * variance * (the activations' squares), summed over the groups of columns that
 share a scale. A row's *bound* is its coarse logit plus ``DEVIATIONS`` standard deviations. That is
-statistics and no proof; ``kernels/screen.py`` tells what is done about it.
+statistics, no proof; ``kernels/screen.py`` tells what is done about it.
 
-Squares of small numbers would vanish in float32, so they are taken of each group's share in the
-largest: a row's *spread* is the square of all the deviations together over that of ``reach``.
+A few activations of a model are much larger than all others, and cause most of the error. So of
+some columns, the low bits are looked up for all rows: a line of memory for 16 rows and 8 columns or
+more (``kernels/coarse_factors.py`` chooses them).
+
+Squares of small numbers would vanish in float32. So a row's *spread* is the square of all the
+deviations together over that of ``reach``, the largest group's share in them.
 """
 
 import math
@@ -19,6 +23,7 @@ from numba.extending import intrinsic
 from edgeqwen.formats.base import TILE_ROWS, Place, Tiling
 from edgeqwen.kernels.gemv import prefetch_after
 from edgeqwen.kernels.products import (
+    apart_tile_bytes,
     block_bytes,
     header_bytes,
     panel_block_bytes,
@@ -26,8 +31,8 @@ from edgeqwen.kernels.products import (
     tile_bytes,
 )
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
-from edgeqwen.simd.emitter import F32, Emitter, Value
-from edgeqwen.simd.ops import constant, peek_f32, peek_u8, poke_f32
+from edgeqwen.simd.emitter import Emitter, Value
+from edgeqwen.simd.ops import constant, peek_f32, peek_i64
 from edgeqwen.simd.records import record, record_view
 from edgeqwen.simd.types import VectorType
 
@@ -41,54 +46,29 @@ COARSE = record(
     "n_tiles",
     "tiles_per_chunk",
     "panels",  # of one token
+    "sizes",  # float32 [n_blocks][groups]: the mean square of the weights' scales
     "factors",  # float32 reach, then for each block what ``ScreenedFormat.emit_coarse`` reads
+    "shares",  # float32 [n_blocks][lines]: of the errors' variance, what each line is the cause of
+    "lines",  # int64: how many lines are looked up in every tile, and then a LINE for each
     "bounds",  # float32 [n_tiles][2]: the highest bound of the rows, the largest of the deviations
     "logits",  # float32 [16 * n_tiles]
 )
 coarse_view = record_view(COARSE)
 
-groups = constant(lambda t: t.tiling.format.groups)
+LINE = record(
+    "tile",  # bytes from the first of a row of tiles to the line's
+    "block",  # bytes from there to the line's block
+    "line",  # bytes from what lies apart of the row's last tile to the line
+    "panel",  # address of the activations of the line's first columns
+    "factors",  # float32 factor, shift [groups], see ``ScreenedFormat.emit_line``; two at most
+    "more_factors",
+)
+line_view = record_view(LINE)
+LINE_BYTES = LINE.itemsize
+FACTORS_AT = LINE.names.index("factors") * 8 if LINE.names else 0
+MOST_LINES = 8
+
 factor_bytes = constant(lambda t: 4 * t.tiling.format.factor_floats)
-_step = constant(lambda t: t.tiling.format.step)
-# As whole numbers: a constant is an int64.
-_doubled_centre = constant(lambda t: int(2 * t.tiling.format.centre))
-_variance_twelvefold = constant(lambda t: round(12 * t.tiling.format.variance))
-
-
-@exact_kernel
-def coarse_factors(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
-    """Reads from the panel what all rows' coarse logits and bounds have in common."""
-    a = coarse_view(args)
-    n_groups = groups(tiling)
-    columns = 32 // n_groups
-    step, centre = np.float32(_step(tiling)), np.float32(_doubled_centre(tiling)) / np.float32(2)
-    reach = np.float32(0)
-    for i in range(a.n_blocks):
-        panel = a.panels + i * panel_block_bytes(tiling)
-        factors = a.factors + 4 + i * factor_bytes(tiling)
-        scale = peek_f32(panel + 32)
-        poke_f32(factors, scale * step)
-        for group in range(n_groups):
-            total, squares = 0, 0
-            for column in range(columns):
-                x = np.int64(np.int8(peek_u8(panel + group * columns + column)))
-                total += x
-                squares += x * x
-            shift = scale * (centre - np.float32(8) * step) * np.float32(total)
-            poke_f32(factors + 4 + 4 * group, shift)
-            size = scale * np.float32(math.sqrt(squares))
-            poke_f32(factors + 4 + 4 * n_groups + 4 * group, size)
-            if size > reach:
-                reach = size
-    poke_f32(a.factors, reach)
-    variance = np.float32(_variance_twelvefold(tiling)) / np.float32(12)
-    for i in range(a.n_blocks):
-        weights = a.factors + 4 + i * factor_bytes(tiling) + 4 + 4 * n_groups
-        for group in range(n_groups):
-            share = peek_f32(weights + 4 * group)
-            # Of nothing but zeros, and of a NaN, which is in the block's other factors, too.
-            share = share / reach if share > 0 else np.float32(0)
-            poke_f32(weights + 4 * group, share * share * variance * DEVIATIONS * DEVIATIONS)
 
 
 def _sums_type(tiling: Tiling) -> types.UniTuple:
@@ -126,12 +106,32 @@ def coarse_step(typing_context, tiling, tile, block, panel, factors, sums):  # t
     return sums(tiling, i, i, i, i, sums), codegen
 
 
+@intrinsic
+def line_step(typing_context, tiling, tile, block, line, next_line, panel, factors, sums):  # type: ignore[no-untyped-def]
+    """Returns the sums with the low bits of a line looked up; asks for the next tile's line."""
+    t = tiling.tiling
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, tile, block, line, next_line, panel, factors, sums = values
+        e = Emitter(builder, t.isa)
+        e.prefetch(next_line, 0, 1)
+        for part in range(t.n_parts):
+            place, row = Place(tile, block, line), e.i64(part * t.isa.lanes)
+            coarse = builder.extract_value(sums, 2 * part)
+            coarse = t.format.emit_line(e, place, row, panel, factors, coarse)
+            sums = builder.insert_value(sums, coarse, 2 * part)
+        return sums
+
+    i = types.int64
+    return sums(tiling, i, i, i, i, i, i, sums), codegen
+
+
 @inline_kernel
-def coarse_sums(tiling, weights, tile, n_blocks, panels, factors):  # type: ignore[no-untyped-def]
+def coarse_sums(tiling, weights, tile, n_blocks, panels, factors, lines):  # type: ignore[no-untyped-def]
     """Returns the coarse logits and spreads of a tile's rows."""
     row_tiles = n_blocks // tile_blocks(tiling)
-    place = weights + tile * row_tiles * tile_bytes(tiling)
-    panel, factor = panels, factors + 4
+    first = weights + tile * row_tiles * tile_bytes(tiling)
+    place, panel, factor = first, panels, factors + 4
     sums = zero_sums(tiling)
     for _ in range(row_tiles):
         block = place + header_bytes(tiling)
@@ -142,6 +142,22 @@ def coarse_sums(tiling, weights, tile, n_blocks, panels, factors):  # type: igno
             panel += panel_block_bytes(tiling)
             factor += factor_bytes(tiling)
         place += tile_bytes(tiling)
+    apart_bytes = row_tiles * apart_tile_bytes(tiling)
+    apart = weights - (tile + 1) * apart_bytes
+    for i in range(peek_i64(lines)):
+        record = lines + 8 + i * LINE_BYTES
+        view = line_view(record)
+        place, line = first + view.tile, apart + view.line
+        sums = line_step(
+            tiling,
+            place,
+            place + view.block,
+            line,
+            line - apart_bytes,
+            view.panel,
+            record + FACTORS_AT,
+            sums,
+        )
     return sums
 
 
@@ -208,9 +224,9 @@ def _coarse_of_part(e: Emitter, sums: Value, reach: Value, part: int) -> tuple[V
 def coarse(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Bounds the logits of one chunk of tiles."""
     a = coarse_view(args)
-    weights, n_blocks, panels, factors = a.weights, a.n_blocks, a.panels, a.factors
-    reach = peek_f32(factors)
+    weights, n_blocks, panels = a.weights, a.n_blocks, a.panels
+    factors, lines, reach = a.factors, a.lines, peek_f32(a.factors)
     first = chunk * a.tiles_per_chunk
     for tile in range(first, min(first + a.tiles_per_chunk, a.n_tiles)):
-        sums = coarse_sums(tiling, weights, tile, n_blocks, panels, factors)
+        sums = coarse_sums(tiling, weights, tile, n_blocks, panels, factors, lines)
         store_bounds(tiling, sums, reach, a.bounds + 8 * tile, a.logits + 4 * TILE_ROWS * tile)

@@ -1,4 +1,4 @@
-"""The screen: which tiles of a screened head may hold one of the k largest logits, and their logits.
+"""The screen: finds the tiles of a head that may hold one of the k largest logits; computes them.
 
 After the coarse pass, every tile has a bound (``kernels/coarse.py``). Then
 
@@ -65,9 +65,10 @@ SCREEN = record(
     "n_tiles",
     "panels",
     "factors",  # as in COARSE
+    "lines",  # as in COARSE
     "bounds",  # as in COARSE; seeds get -infinity
-    "chosen",  # int64: the number of seeds, of all that were chosen, and then their tiles [n_tiles]
-    "errors",  # float32 [MOST_SEEDS][2]: sums over the seeds' rows of squared errors, and of spreads
+    "chosen",  # int64: how many seeds, how many tiles in all, and then these, seeds first [n_tiles]
+    "errors",  # float32 [MOST_SEEDS][2]: sums over a seed's rows of squared errors, and of spreads
     "largest",  # float32 [MOST_WANTED]
     "logits",  # float32 [16 * n_tiles]
     "n_chunks",  # among so many chunks, the chosen tiles are divided
@@ -213,7 +214,7 @@ def compute_seeds(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
         logits = a.logits + 4 * TILE_ROWS * tile
         following = peek_i64(a.chosen + 16 + 8 * min(i + a.n_chunks, end - 1))
         _compute(tiling, a.weights, tile, following, a.n_blocks, a.panels, logits)
-        sums = coarse_sums(tiling, a.weights, tile, a.n_blocks, a.panels, a.factors)
+        sums = coarse_sums(tiling, a.weights, tile, a.n_blocks, a.panels, a.factors, a.lines)
         store_errors(tiling, sums, reach, logits, a.errors + 8 * i)
 
 

@@ -3,6 +3,7 @@
 ``kernels/screen.py`` tells how they are found. The head must lie in memory in a screened format.
 """
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeqwen.errors import OptionError
+from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.formats.screened import ScreenedFormat
-from edgeqwen.kernels.coarse import COARSE, coarse, coarse_factors
+from edgeqwen.kernels.coarse import COARSE, LINE, MOST_LINES, coarse
+from edgeqwen.kernels.coarse_factors import coarse_factors
 from edgeqwen.kernels.screen import (
     MOST_SEEDS,
     MOST_WANTED,
@@ -26,6 +29,13 @@ from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.qwen2 import CHUNKS_PER_THREAD, Recorder, Recording, bits, tiles_per_chunk
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Matrix
+
+# Tiles whose scales say in which columns weights are large.
+SAMPLED_TILES = 64
+# Where a larger part of the tiles is computed after the coarse pass, it takes longer than without.
+PAYING_SHARE = 0.3
+# Steps without a screen after one that didn't pay, doubled as long as that goes on.
+FIRST_PAUSE, LAST_PAUSE = 8, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,8 @@ def screen_memory(head: Matrix) -> ScreenMemory:
         return ScreenMemory({}, 0)
     sizes = {
         "factors": 4 + 4 * head.format.factor_floats * head.n_blocks,
+        "shares": 4 * head.n_blocks * head.format.lines,
+        "lines": 8 + MOST_LINES * LINE.itemsize,
         "bounds": 8 * head.n_tiles,
         "chosen": 16 + 8 * head.n_tiles,
         "errors": 8 * MOST_SEEDS,
@@ -54,21 +66,54 @@ def screen_memory(head: Matrix) -> ScreenMemory:
     return ScreenMemory(offsets, total)
 
 
+def mean_square_scales(head: Matrix) -> NDArray[np.float32]:
+    """Returns the mean square of the scales in each group of columns: float32 [n_blocks, groups].
+
+    Of a screened head; some hundred rows, evenly spread, stand for all.
+    """
+    format_ = head.format
+    assert isinstance(format_, ScreenedFormat)
+    memory = (ctypes.c_uint8 * head.n_bytes).from_address(head.address)
+    tiles = np.ctypeslib.as_array(memory).reshape(head.n_tiles, head.row_tiles, format_.tile_bytes)
+    some = tiles[:: -(-head.n_tiles // SAMPLED_TILES)]
+    scales = format_.scales(some.reshape(-1, format_.tile_bytes))
+    squares = np.square(scales, dtype=np.float64)
+    squares = squares.reshape(len(some), head.n_blocks, format_.groups, TILE_ROWS)
+    return squares.mean(axis=(0, 3)).astype(np.float32)
+
+
 class Screen:
-    """Whether and how the logits of a step are screened: the request that its kernels read."""
+    """Decides which steps screen their logits, and holds the request that the kernels read."""
 
     def __init__(self, head: Matrix) -> None:
         self.head = head
         self.memory = screen_memory(head)
         self.request = np.zeros(1, REQUEST)
         self._penalised: NDArray[np.uint8] | None = None
+        self._sizes: NDArray[np.float32] | None = None
+        # Steps that do without after one that didn't pay, and those that are left of them.
+        self._pause = self._paused = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether the head can be screened at all."""
+        return self.memory.n_bytes > 0
+
+    def sizes(self) -> NDArray[np.float32]:
+        """Returns ``mean_square_scales`` of the head, whose weights must be there by then."""
+        if self._sizes is None:
+            self._sizes = mean_square_scales(self.head)
+        return self._sizes
 
     def takes(self, wanted: Wanted | None) -> bool:
-        """Tells whether a step can do with the screen: not for all logits, and not for many."""
-        return wanted is not None and self.memory.n_bytes > 0 and wanted.k <= MOST_WANTED
+        """Tells whether the next step shall be screened: if few logits are wanted, and it pays."""
+        if not self.exists or wanted is None or wanted.k > MOST_WANTED:
+            return False
+        self._paused = max(self._paused - 1, 0)
+        return self._paused == 0
 
     def ask(self, wanted: Wanted) -> None:
-        """Says what the next step is to find. Raises OptionError for what makes no sense."""
+        """Says what the step is to find. Raises OptionError for what makes no sense."""
         penalised = wanted.penalised
         shape, lowers = (self.head.n_rows,), wanted.repetition >= 1 and wanted.subtracted >= 0
         if penalised.shape != shape or penalised.dtype != np.uint8 or not lowers or wanted.k < 1:
@@ -82,10 +127,20 @@ class Screen:
         self.request["repetition"] = bits(_at_least(wanted.repetition))
         self.request["subtracted"] = bits(_at_least(wanted.subtracted))
 
+    def learn(self, buffers: Buffers) -> None:
+        """Looks at how many tiles a step has computed: where it is too many, others do without."""
+        address = buffers["screen"] + self.memory.offsets["chosen"]
+        n_computed = (ctypes.c_int64 * 2).from_address(address)[1]
+        if n_computed <= PAYING_SHARE * self.head.n_tiles:
+            self._pause = 0
+        else:
+            self._pause = min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE)
+            self._paused = self._pause + 1
 
-def _at_least(x: float) -> np.float32:
+
+def _at_least(x: float) -> float:
     """Returns a float32 that is no less than a float64."""
-    return np.nextafter(np.float32(x), np.float32(np.inf))
+    return float(np.nextafter(np.float32(x), np.float32(np.inf)))
 
 
 class ScreenedRecording(Recording):
@@ -106,11 +161,17 @@ class ScreenedRecording(Recording):
             "n_tiles": head.n_tiles,
             "panels": self.buffers["panels"],
             "factors": place["factors"],
+            "lines": place["lines"],
             "bounds": place["bounds"],
             "logits": self.buffers["logits"],
         }
         per_chunk = tiles_per_chunk(head, tiling, self.r.n_threads)
-        arguments = {**shared, "tiles_per_chunk": per_chunk}
+        arguments = {
+            **shared,
+            "tiles_per_chunk": per_chunk,
+            "sizes": self._screen.sizes().ctypes.data,
+            "shares": place["shares"],
+        }
         n_chunks = -(-head.n_tiles // per_chunk)
         self.tape.add(coarse_factors, tiling, COARSE, arguments)
         self.tape.add(coarse, tiling, COARSE, arguments, chunks=n_chunks)

@@ -19,15 +19,13 @@ from edgeqwen.errors import UnsupportedError
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
 from edgeqwen.formats.packing import compile_pack, pack
-from edgeqwen.formats.screened import SCREENED
+from edgeqwen.formats.screened import LEAST_ROWS, SCREENED
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
 from edgeqwen.model.unloaded import UnloadedModel
 
 # Source bytes that a thread packs at a time.
 PACK_BYTES = 1 << 20
 ALIGNMENT = 64
-# With fewer rows, the tiles that are computed exactly are too large a part for a screen to pay.
-SCREENED_ROWS = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Weights:
         Unless ``full_head``, the head is laid out for a screen, where that pays.
         """
         self._file = file
-        screened = not full_head and config.vocab_size >= SCREENED_ROWS
+        screened = not full_head and config.vocab_size >= LEAST_ROWS
         _check_shapes(file, config)
         self._size = 0
         self._plans: list[Matrix] = []

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from numpy.random import PCG64
 
 from edgeqwen.errors import EdgeqwenError, OptionError
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.sampling.kernels import largest
 from edgeqwen.sampling.options import SamplingOptions
 from edgeqwen.sampling.penalties import Penalties
@@ -40,6 +41,22 @@ class Sampler:
         self._k = 1 if options.temperature == 0 else min(options.top_k, vocab_size)
         self._values = np.empty(self._k)
         self._ids = np.empty(self._k, np.int32)
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """What of the next logits decides the token; None where all of them do.
+
+        Logits that aren't among them may be any that are lower.
+        """
+        penalties = self._penalties
+        if self._k == 0 or not penalties.only_lower:
+            return None
+        return Wanted(
+            self._k,
+            penalties.penalised,
+            self.options.repetition_penalty,
+            penalties.most_subtracted,
+        )
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Returns the next token; ``logits``: float32 [vocab_size], not modified.
