@@ -250,7 +250,7 @@ class Engine:
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.tokens.extend(tokens.tolist())
             if name == "screened":
-                self._screen.learn(buffers)
+                self._screen.learn(buffers["screen"])
             if observation is not None:
                 observation.n_tokens += len(tokens)
 

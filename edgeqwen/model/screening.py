@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeqwen.errors import OptionError
+from edgeqwen.executor import Tape
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.formats.screened import ScreenedFormat
 from edgeqwen.kernels.coarse import COARSE, LINE, MOST_LINES, coarse
@@ -29,6 +30,7 @@ from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.qwen2 import CHUNKS_PER_THREAD, Recorder, Recording, bits, tiles_per_chunk
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Matrix
+from edgeqwen.simd.isa import Isa
 
 # Tiles whose scales say in which columns weights are large.
 SAMPLED_TILES = 64
@@ -127,10 +129,9 @@ class Screen:
         self.request["repetition"] = bits(_at_least(wanted.repetition))
         self.request["subtracted"] = bits(_at_least(wanted.subtracted))
 
-    def learn(self, buffers: Buffers) -> None:
+    def learn(self, memory: int) -> None:
         """Looks at how many tiles a step has computed: where it is too many, others do without."""
-        address = buffers["screen"] + self.memory.offsets["chosen"]
-        n_computed = (ctypes.c_int64 * 2).from_address(address)[1]
+        n_computed = ctypes.c_int64.from_address(memory + self.memory.offsets["chosen"] + 8).value
         if n_computed <= PAYING_SHARE * self.head.n_tiles:
             self._pause = 0
         else:
@@ -143,6 +144,54 @@ def _at_least(x: float) -> float:
     return float(np.nextafter(np.float32(x), np.float32(np.inf)))
 
 
+def add_screen(
+    tape: Tape,
+    screen: Screen,
+    isa: Isa,
+    n_threads: int,
+    *,
+    memory: int,
+    panels: int,
+    logits: int,
+) -> None:
+    """Adds the operations that find the largest logits of one token, and compute them.
+
+    ``memory``, ``panels`` and ``logits`` are the addresses of ``screen.memory.n_bytes`` bytes, of
+    the activations, and of float32 [16 * n_tiles], where logits that aren't computed become LOWEST.
+    """
+    head = screen.head
+    tiling = head.format.gemv_tiling(isa)
+    shared = {
+        "weights": head.address,
+        "n_blocks": head.n_blocks,
+        "n_tiles": head.n_tiles,
+        "panels": panels,
+        "logits": logits,
+        **{name: memory + screen.memory.offsets[name] for name in ("factors", "lines", "bounds")},
+    }
+    per_chunk = tiles_per_chunk(head, tiling, n_threads)
+    arguments = {
+        **shared,
+        "tiles_per_chunk": per_chunk,
+        "sizes": screen.sizes().ctypes.data,
+        "shares": memory + screen.memory.offsets["shares"],
+    }
+    tape.add(coarse_factors, tiling, COARSE, arguments)
+    tape.add(coarse, tiling, COARSE, arguments, chunks=-(-head.n_tiles // per_chunk))
+    n_chunks = CHUNKS_PER_THREAD * n_threads
+    arguments = {
+        **shared,
+        "request": screen.request.ctypes.data,
+        "n_rows": head.n_rows,
+        "n_chunks": n_chunks,
+        **{name: memory + screen.memory.offsets[name] for name in ("chosen", "errors", "largest")},
+    }
+    tape.add(choose_seeds, tiling, SCREEN, arguments)
+    tape.add(compute_seeds, tiling, SCREEN, arguments, chunks=n_chunks)
+    tape.add(choose_survivors, tiling, SCREEN, arguments)
+    tape.add(compute_survivors, tiling, SCREEN, arguments, chunks=n_chunks)
+
+
 class ScreenedRecording(Recording):
     """A tape for one token that computes the logits which the request asks for, and few others."""
 
@@ -151,41 +200,13 @@ class ScreenedRecording(Recording):
         self._screen = screen
 
     def logits(self, weight: NDArray[Any], head: Matrix, last_only: bool) -> None:
-        tiling = self.tiling(head.format)
-        self.norm(weight, head, tiling.panel, last_only)
-        memory = self._screen.memory.offsets
-        place = {name: self.buffers["screen"] + offset for name, offset in memory.items()}
-        shared = {
-            "weights": head.address,
-            "n_blocks": head.n_blocks,
-            "n_tiles": head.n_tiles,
-            "panels": self.buffers["panels"],
-            "factors": place["factors"],
-            "lines": place["lines"],
-            "bounds": place["bounds"],
-            "logits": self.buffers["logits"],
-        }
-        per_chunk = tiles_per_chunk(head, tiling, self.r.n_threads)
-        arguments = {
-            **shared,
-            "tiles_per_chunk": per_chunk,
-            "sizes": self._screen.sizes().ctypes.data,
-            "shares": place["shares"],
-        }
-        n_chunks = -(-head.n_tiles // per_chunk)
-        self.tape.add(coarse_factors, tiling, COARSE, arguments)
-        self.tape.add(coarse, tiling, COARSE, arguments, chunks=n_chunks)
-        n_chunks = CHUNKS_PER_THREAD * self.r.n_threads
-        arguments = {
-            **shared,
-            "request": self._screen.request.ctypes.data,
-            "n_rows": head.n_rows,
-            "chosen": place["chosen"],
-            "errors": place["errors"],
-            "largest": place["largest"],
-            "n_chunks": n_chunks,
-        }
-        self.tape.add(choose_seeds, tiling, SCREEN, arguments)
-        self.tape.add(compute_seeds, tiling, SCREEN, arguments, chunks=n_chunks)
-        self.tape.add(choose_survivors, tiling, SCREEN, arguments)
-        self.tape.add(compute_survivors, tiling, SCREEN, arguments, chunks=n_chunks)
+        self.norm(weight, head, self.tiling(head.format).panel, last_only)
+        add_screen(
+            self.tape,
+            self._screen,
+            self.r.isa,
+            self.r.n_threads,
+            memory=self.buffers["screen"],
+            panels=self.buffers["panels"],
+            logits=self.buffers["logits"],
+        )

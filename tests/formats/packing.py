@@ -4,6 +4,7 @@ import gguf
 import numpy as np
 
 from edgeqwen.formats import FORMATS, Format, packing
+from edgeqwen.ggml_types import GgmlType
 from edgeqwen.kernels.embed import EMBED, embed
 from edgeqwen.kernels.state import STATE
 from edgeqwen.simd.isa import Isa
@@ -33,11 +34,16 @@ def weights_of(format_: Format, n_rows: int, row_tiles: int, seed: int = 0) -> n
     """Returns rows of blocks like a model's: any integers, with small factors of either sign."""
     n_columns = row_tiles * format_.tile_columns
     if format_.integer_activations:
-        return random_rows(format_.name, n_rows, n_columns, std=0.05, seed=seed)
+        return random_rows(plain_format(format_), n_rows, n_columns, std=0.05, seed=seed)
     kind = gguf.GGMLQuantizationType(format_.ggml_type)
     weights = np.random.default_rng(seed).standard_normal((n_rows, n_columns))
     data: np.ndarray = gguf.quants.quantize(weights.astype(np.float32), kind)
     return np.ascontiguousarray(data).view(np.uint8)
+
+
+def plain_format(format_: Format) -> str:
+    """Returns the name of the type that the file has, also for a screened format."""
+    return GgmlType(format_.ggml_type).name
 
 
 def dequantized(format_: Format, rows: np.ndarray) -> np.ndarray:
