@@ -27,6 +27,8 @@ from edgeqwen.simd.ops import constant, peek_f32, peek_u8, poke_f32, poke_i64
 
 # A line is looked up if it causes this part of the errors' variance, or more.
 LEAST_SHARE = 1 / 32
+# What is left of a line's variance then: coarse logits are still rounded to float32.
+ROUNDING = 2.0**-16
 
 _groups = constant(lambda t: t.tiling.format.groups)
 _lines = constant(lambda t: t.tiling.format.lines)
@@ -137,12 +139,12 @@ def _write_factors(tiling, args, inverse):  # type: ignore[no-untyped-def]
         poke_f32(factors, scale * np.float32(_step(tiling)))
         square = np.float64(scale) * scale * inverse * variance
         for group in range(_groups(tiling)):
-            total, squares = 0, 0
+            total, squares = 0, 0.0
             for line in range(_lines(tiling)):
                 some, their_squares = _moments(tiling, panel, line, group)
                 total += some
-                if peek_f32(a.shares + 4 * (i * _lines(tiling) + line)) >= 0:
-                    squares += their_squares
+                is_known = peek_f32(a.shares + 4 * (i * _lines(tiling) + line)) < 0
+                squares += their_squares * (ROUNDING if is_known else 1.0)
             centre = _doubled_centre(tiling) - 16 * _step(tiling)
             shift = np.float32(centre * total) / np.float32(2) * scale
             poke_f32(factors + 4 + 4 * group, shift)

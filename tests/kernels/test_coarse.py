@@ -7,7 +7,7 @@ import pytest
 
 from edgeqwen.formats.screened import SCREENED, ScreenedFormat
 from edgeqwen.kernels.coarse import DEVIATIONS, LOWEST, MOST_LINES
-from edgeqwen.kernels.coarse_factors import LEAST_SHARE
+from edgeqwen.kernels.coarse_factors import LEAST_SHARE, ROUNDING
 from edgeqwen.simd.isa import Isa
 from tests.isas import ALL_ISAS, NATIVE, each_isa
 from tests.kernels.screening import Head
@@ -37,7 +37,7 @@ def check(head: Head) -> None:
     """Compares what the kernels wrote with the twin."""
     lines = oracle.chosen_lines(head.weights, head.x, MOST_LINES, LEAST_SHARE)
     assert head.chosen_lines() == lines
-    logits, deviations = oracle.coarse(head.weights, head.x, lines)
+    logits, deviations = oracle.coarse(head.weights, head.x, lines, ROUNDING)
     reach = DEVIATIONS * deviations
     _, rounding = product(np.ones((1, head.x.size)), np.abs(head.x)[None])
     largest = np.abs(head.weights.q * head.weights.by_column).max()

@@ -8,6 +8,7 @@ import pytest
 
 from edgeqwen.formats.screened import SCREENED, ScreenedFormat
 from edgeqwen.kernels.coarse import DEVIATIONS, LOWEST
+from edgeqwen.kernels.coarse_factors import ROUNDING
 from edgeqwen.kernels.screen import (
     LEAST_SEEDS,
     MOST_SEEDS,
@@ -251,7 +252,7 @@ def test_what_is_computed_is_the_full_product(
     )
     assert (head.logits[-16:] == 777).all()
     # What was written of the seeds' errors, and of no other's.
-    logits, deviations = oracle.coarse(head.weights, head.x, head.chosen_lines())
+    logits, deviations = oracle.coarse(head.weights, head.x, head.chosen_lines(), ROUNDING)
     reach = float(head.factors[0])
     errors = np.pad((full.ravel()[: head.n_rows] - logits) / reach, (0, 5))
     spreads = np.pad(DEVIATIONS * deviations / reach, (0, 5))
@@ -261,6 +262,21 @@ def test_what_is_computed_is_the_full_product(
         np.testing.assert_allclose(seeds_errors[i], found, rtol=1e-2)
     np.testing.assert_array_equal(screening.errors[:4], seeds_errors)
     assert np.isnan(screening.errors[4:]).all()
+
+
+def test_where_all_low_bits_were_looked_up_errors_are_as_small_as_expected() -> None:
+    screening = Screening(60, 1)
+    screening.head.x[:] = 0
+    screening.head.x[32:64] = np.arange(32) - 9
+    head = Head(Q8_0, NATIVE, 955, x=screening.head.x)
+    screening.head = head
+    head.coarse()
+    assert {block for block, _ in head.chosen_lines()} == {1}
+    assert len(head.chosen_lines()) == 4
+    screening.run(choose_seeds)
+    screening.run(compute_seeds)
+    screening.run(choose_survivors)
+    assert len(screening.survivors) < 10
 
 
 def test_a_bad_weight_is_found_in_the_errors() -> None:

@@ -69,11 +69,12 @@ def chosen_lines(weights: Weights, x: np.ndarray, most: int, least: float) -> li
 
 
 def coarse(
-    weights: Weights, x: np.ndarray, lines: list[tuple[int, int]]
+    weights: Weights, x: np.ndarray, lines: list[tuple[int, int]], rounding: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the logits without low bits but those of ``lines``, and standard deviations.
 
-    x: float32 [n_columns]. Both are float64 [n_rows].
+    x: float32 [n_columns]. ``rounding``: what part of the lines' variance still counts. Both are
+    float64 [n_rows].
     """
     activations = _activations(x)
     known = np.zeros(activations.shape, bool)
@@ -81,9 +82,9 @@ def coarse(
         known[block, weights.lines() == line] = True
     errors = np.where(known, 0, weights.errors)
     logits = ((weights.q - errors) * weights.by_column * activations).sum(axis=(1, 2))
-    unknown = np.where(known, 0, activations)
+    squares = activations**2 * np.where(known, rounding, 1)
     variance = (weights.step**2 - 1) / 12
-    spread = variance * (weights.by_column**2 * unknown**2).sum(axis=(1, 2))
+    spread = variance * (weights.by_column**2 * squares).sum(axis=(1, 2))
     return logits, np.sqrt(spread)
 
 
