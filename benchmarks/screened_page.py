@@ -11,25 +11,25 @@ COMMAND = "python -m benchmarks.screened_head"
 FIGURES = "screened_head.json"
 
 _TOP = """\
-The matrix that makes the logits, the head, has a row for each of 151,936 tokens; in a small model
-it is a third of all that is read for a token. But a sampler wants only the likeliest: by default
-the 20 largest logits. So where the head is Q8_0 or Q6_K and has 16,384 rows or more, edgeqwen reads
-only the highest 4 bits of its weights at first, computes a bound for every logit from them, and then
-exactly the logits that may be among the largest
+The matrix that makes the logits, the head, has a row for each of 151,936 tokens: in the 0.5B, that
+is 40 % of the bytes that are read for a token. But a sampler wants only the likeliest tokens, by
+default the 20 with the largest logits. So where the head is Q8_0 or Q6_K and has 16,384 rows or
+more, edgeqwen first reads only the highest 4 bits of its weights, and computes a bound for every
+logit from them; then, exactly, those logits that may be among the largest
 ([the map of the house](architecture.md#load-bearing-ideas) tells how).
 
 **This is statistics, not a proof.** A bound is 8 standard deviations above what the high bits say,
-for errors that are as random as the low bits look. What is returned are the same tokens, in the same
-order and with the same logits as without the screen, bit for bit, unless the error of a token's
-logit exceeds its bound: for random errors, less than once in 10^15 rows. In doubt, more is
-computed: the errors of some hundred rows are measured for every token. Where they are larger than
-expected, all bounds are widened; where they are more than twice as large, or a number isn't finite,
-or nothing stands out, all logits are computed as ever.
+for errors as random as low bits look. The tokens found, their order and their logits are those of
+the full head, bit for bit, unless the error of one of them exceeds its bound: for random errors,
+one row in 10^15. In doubt, more is computed: for every token, the errors of some hundred rows are
+looked at. If they are larger than expected, all bounds are widened; if they are more than twice as
+large, or something isn't finite, or nothing stands out, all logits are computed.
 
-`--full-head` (`edgeqwen.load(..., full_head=True)`) turns it off. It is not used for a top-k of 0 or
-more than 128, for penalties that make logits larger, for the first token after a prompt, and where
-logits are asked for themselves (`Model.logits`, perplexity, comparisons): these are always computed
-in full. If it computes so much that it doesn't pay, it pauses for some tokens."""
+`--full-head`, in Python `edgeqwen.load(..., full_head=True)`, turns the screen off. Without being
+told, edgeqwen does without it for a top-k of 0 or more than 128, for penalties that make logits
+larger, for the first token after a prompt, and wherever logits themselves are asked for
+(`Model.logits`, perplexity, comparisons). Where it leaves so many rows that it doesn't pay, it
+pauses for some tokens."""
 
 
 def write_screened_page(report: Mapping[str, Any], path: Path) -> str:
@@ -42,7 +42,7 @@ def write_screened_page(report: Mapping[str, Any], path: Path) -> str:
 
 def page(report: Mapping[str, Any]) -> str:
     """Returns docs/screened-head.md."""
-    least, true = sizes(report)
+    least = smallest(report)
     sections = [
         "# The screened head",
         _TOP,
@@ -72,10 +72,9 @@ def page(report: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def sizes(report: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Returns rows and columns of the smallest head, and those of the others."""
-    found = sorted({(c["rows"], c["columns"]) for c in report["comparisons"]})
-    return found[0], found[1:]
+def smallest(report: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns rows and columns of the smallest heads; the others are of true size."""
+    return min((c["rows"], c["columns"]) for c in report["comparisons"])
 
 
 def misses_text(report: Mapping[str, Any]) -> str:
@@ -84,17 +83,17 @@ def misses_text(report: Mapping[str, Any]) -> str:
     positions, n_missed, wrong = (
         sum(c[key] for c in found) for key in ("positions", "missed", "wrong")
     )
-    least, _ = sizes(report)
+    least = smallest(report)
     true = sum(c["positions"] for c in found if (c["rows"], c["columns"]) != least)
     return (
-        f"**Of {positions:,} positions, {n_missed:,} missed a token, and {wrong:,} got a logit that "
-        f"isn't the full product's**; {true:,} of them are over heads of true size."
+        f"**Of {positions:,} positions, {n_missed:,} missed a token, and {wrong:,} got a logit "
+        f"that isn't the full product's.** {true:,} of them are over heads of true size."
     )
 
 
 def share_table(report: Mapping[str, Any]) -> str:
     """Returns a table with a row for each kind of hidden state, over the small heads."""
-    least, _ = sizes(report)
+    least = smallest(report)
     small = [c for c in report["comparisons"] if (c["rows"], c["columns"]) == least]
     kinds = dict.fromkeys(c["hidden_states"] for c in small)
     rows = [[kind, *_summary([c for c in small if c["hidden_states"] == kind])] for kind in kinds]
@@ -103,7 +102,7 @@ def share_table(report: Mapping[str, Any]) -> str:
 
 def head_table(report: Mapping[str, Any]) -> str:
     """Returns a table with a row for each head of true size."""
-    least, _ = sizes(report)
+    least = smallest(report)
     heads: dict[str, list[Mapping[str, Any]]] = {}
     for c in report["comparisons"]:
         size = (c["rows"], c["columns"])

@@ -26,7 +26,7 @@ from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import constant, peek_f32, peek_u8, poke_f32, poke_i64
 
 # A line is looked up if it causes this part of the errors' variance, or more.
-LEAST_SHARE = 1 / 32
+LEAST_SHARE = 1 / 24
 # What is left of a line's variance then: coarse logits are still rounded to float32.
 ROUNDING = 2.0**-16
 
