@@ -129,10 +129,9 @@ class Comparison:
 def missed(screened: Floats, full: Floats, wanted: Wanted) -> NDArray[np.intp]:
     """Returns the rows whose logits are among the k largest after penalties, and not there."""
     values = full.astype(np.float64)
-    if wanted.repetition != 1:
-        ids = np.flatnonzero(wanted.penalised)
-        some = values[ids]
-        values[ids] = np.where(some > 0, some / wanted.repetition, some * wanted.repetition)
+    ids, repetition = np.flatnonzero(wanted.penalised), wanted.repetition
+    some = values[ids]
+    values[ids] = np.where(some > 0, some / repetition, some * repetition) - wanted.subtracted
     # With all that are equal to the last.
     needed = np.flatnonzero(values >= np.partition(values, -wanted.k)[-wanted.k])
     rows: NDArray[np.intp] = needed[screened[needed] != full[needed]]
