@@ -54,6 +54,7 @@ class FakeEngine:
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
         self.n_decoded = 0
+        self.wanted: list[Wanted | None] = []
         self.running = False
         self.closed = False
         self.step_s = 0.0
@@ -88,6 +89,7 @@ class FakeEngine:
         self, sequence: FakeSequence, token: int, wanted: Wanted | None = None
     ) -> np.ndarray:
         self.n_decoded += 1
+        self.wanted.append(wanted)
         self._step(sequence, [token])
         return self._next(sequence)
 
