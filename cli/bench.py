@@ -23,6 +23,7 @@ def bench(
         int, typer.Option("-d", "--depth", min=0, help="Tokens in the context before either.")
     ] = 0,
     threads: options.Threads = None,
+    full_head: options.FullHead = False,
     repetitions: Annotated[
         int, typer.Option("-r", "--repetitions", min=1, help="The median of so many is shown.")
     ] = 3,
@@ -45,7 +46,7 @@ def bench(
     def load_model(n_context: int) -> "Model":
         from edgeqwen import load
 
-        return load(path, n_threads=threads, max_context=n_context)
+        return load(path, n_threads=threads, max_context=n_context, full_head=full_head)
 
     with count_bar("measuring") as progress:
         figures = measure(

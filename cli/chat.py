@@ -10,6 +10,7 @@ def chat(
     stop: options.Stop = None,
     threads: options.Threads = None,
     context: options.Context = None,
+    full_head: options.FullHead = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -28,7 +29,7 @@ def chat(
     from edgeqwen.cli.terminal import clean_line
 
     path = named_or_built_in(model)
-    with load_model(path, threads=threads, context=context) as loaded:
+    with load_model(path, threads=threads, context=context, full_head=full_head) as loaded:
         conversation = Conversation(
             loaded.chat(
                 system,

@@ -26,7 +26,9 @@ def named_or_built_in(model: Path | None) -> Path:
     return path
 
 
-def load_model(path: Path, *, threads: int | None, context: int | None) -> "Model":
+def load_model(
+    path: Path, *, threads: int | None, context: int | None, full_head: bool = False
+) -> "Model":
     """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
     from edgeqwen import load
 
@@ -42,13 +44,18 @@ def load_model(path: Path, *, threads: int | None, context: int | None) -> "Mode
             loading(done, total)
 
         return load(
-            path, n_threads=threads, max_context=context, compiling=compiling, progress=progress
+            path,
+            n_threads=threads,
+            max_context=context,
+            full_head=full_head,
+            compiling=compiling,
+            progress=progress,
         )
 
 
-def compile_kernels(path: Path | None, *, threads: int | None) -> None:
+def compile_kernels(path: Path | None, *, threads: int | None, full_head: bool = False) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
     from edgeqwen.engine import warmup
 
     with count_bar("compiling kernels for this CPU") as progress:
-        warmup(path, n_threads=threads, progress=progress)
+        warmup(path, n_threads=threads, full_head=full_head, progress=progress)

@@ -145,7 +145,13 @@ def _time_prefill(model: "Model", depth: int, n_prompt: int) -> float:
 
 
 def _time_decode(model: "Model", depth: int, n_generate: int) -> float:
-    """Returns the seconds of ``n_generate`` single steps after ``depth`` tokens."""
+    """Returns the seconds of ``n_generate`` single steps after ``depth`` tokens.
+
+    Of the logits, the steps compute what the model's sampler wants. Nothing is sampled.
+    """
+    from edgeqwen.sampling import Sampler
+
+    wanted = Sampler(model.sampling, model.config.vocab_size).wanted
     sequence = model.engine.new_sequence()
     try:
         if depth:
@@ -153,7 +159,7 @@ def _time_decode(model: "Model", depth: int, n_generate: int) -> float:
         tokens = _tokens(model, n_generate)
         began = time.perf_counter()
         for token in tokens:
-            model.engine.decode(sequence, token)
+            model.engine.decode(sequence, token, wanted)
         return time.perf_counter() - began
     finally:
         sequence.close()

@@ -25,6 +25,12 @@ Context = Annotated[
         "-c", "--context", min=1, help="Tokens of context; by default as many as the model has."
     ),
 ]
+FullHead = Annotated[
+    bool,
+    typer.Option(
+        "--full-head", help="Compute the scores of all tokens, also where the likeliest do."
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("-n", "--max-tokens", min=1, help="Tokens of an answer at most."),

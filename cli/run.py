@@ -35,6 +35,7 @@ def run(
     as_json: options.Json = False,
     threads: options.Threads = None,
     context: options.Context = None,
+    full_head: options.FullHead = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -68,7 +69,9 @@ def run(
         "frequency_penalty": frequency_penalty,
         "seed": seed,
     }
-    with load_model(named_or_built_in(path), threads=threads, context=context) as loaded:
+    with load_model(
+        named_or_built_in(path), threads=threads, context=context, full_head=full_head
+    ) as loaded:
         start = loaded.generate if raw else loaded.chat(system).send
         progress = PromptProgress()
         generation = start(

@@ -37,6 +37,7 @@ def load(
     n_threads: int | None = None,
     max_context: int | None = None,
     cache_type: str = "f16",
+    full_head: bool = False,
     progress: Callable[[int, int], None] | None = None,
     compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
@@ -47,6 +48,8 @@ def load(
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
     ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
+    ``full_head``: computes all logits for every token, also where the likeliest are enough and a
+    screen by the highest bits of the weights finds them in less time.
     ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
     kernels, whose first use on a CPU takes time.
 
@@ -64,7 +67,12 @@ def load(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(GgufFile.open(path))
         engine = Engine(
-            file, n_threads=n_threads, max_context=max_context, cache_type=cache_type, pack=False
+            file,
+            n_threads=n_threads,
+            max_context=max_context,
+            cache_type=cache_type,
+            full_head=full_head,
+            pack=False,
         )
         stack.callback(engine.close)
         engine.prepare(compiling)

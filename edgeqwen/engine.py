@@ -21,7 +21,9 @@ from edgeqwen.kernels.observe import OBSERVED
 from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
 from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.screening import Screen, ScreenedRecording
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Weights
 from edgeqwen.model.work import Work, count_work
 from edgeqwen.sampling.kernels import largest
@@ -36,8 +38,9 @@ Kernels = dict[tuple[str, str], Callable[[], object]]
 # Tokens of a prompt that go through the network together, and those whose logits are kept.
 PREFILL_TOKENS = 256
 LOGITS_TOKENS = 32
-# One token; many, for the logits of the last; many, for the logits of all. Beside these, "observe"
-# is a step of many without logits, which running a model doesn't take.
+# One token; many, for the logits of the last; many, for the logits of all. Beside these, "screened"
+# is a step of one token for some of its logits, where the head is screened, and "observe" one of
+# many without logits, which running a model doesn't take.
 STEPS = ("decode", "prefill", "logits")
 
 
@@ -81,8 +84,8 @@ class Engine:
 
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
     sequence may hold, by default what the model was trained for. ``cache_type``: "f16", or "f32"
-    for comparisons. The weights are packed in the background: the first step waits for them, and
-    ``wait_until_loaded`` does.
+    for comparisons. ``full_head``: computes all logits, so that none are screened. The weights are
+    packed in the background: the first step waits for them, and ``wait_until_loaded`` does.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """
@@ -94,6 +97,7 @@ class Engine:
         n_threads: int | None = None,
         max_context: int | None = None,
         cache_type: str = "f16",
+        full_head: bool = False,
         pack: bool = True,
     ) -> None:
         self.config = file.config()
@@ -108,7 +112,8 @@ class Engine:
         weakref.finalize(self, self._team.close)
         self.n_threads = self._team.n_threads
         self.isa = current_isa()
-        self._weights = Weights(file, self.config)
+        self._weights = Weights(file, self.config, full_head=full_head)
+        self._screen = Screen(self._weights.head, full_head=full_head)
         if pack:
             self._weights.start_packing(self._team)
         self._recorder = Recorder(
@@ -181,10 +186,17 @@ class Engine:
                 break
         return self._last_logits("decode" if len(part) == 1 else "prefill")
 
-    def decode(self, sequence: Sequence, token: int) -> NDArray[np.float32]:
-        """Appends one token; returns the logits after it, like ``prefill``."""
-        self._step("decode", sequence, self._checked(sequence, [token]))
-        return self._last_logits("decode")
+    def decode(
+        self, sequence: Sequence, token: int, wanted: Wanted | None = None
+    ) -> NDArray[np.float32]:
+        """Appends one token; returns the logits after it, like ``prefill``.
+
+        ``wanted``: what of them is needed. The others may then be the lowest finite float32; those
+        that aren't are what they are without ``wanted``.
+        """
+        name = "screened" if self._screen.takes(wanted) else "decode"
+        self._step(name, sequence, self._checked(sequence, [token]), wanted=wanted)
+        return self._last_logits(name)
 
     def logits(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.float32]:
         """Appends tokens; returns the logits after each: float32 [len(tokens), vocab_size]."""
@@ -261,11 +273,14 @@ class Engine:
         sequence: Sequence,
         tokens: NDArray[np.int32],
         observation: Observation | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         with self._lock:
             self._check_open()
-            tape, _ = self._tape(name)
+            tape, buffers = self._tape(name)
             self._weights.wait()
+            if name == "screened" and wanted is not None:
+                self._screen.ask(wanted)
             if observation is not None:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
@@ -274,6 +289,8 @@ class Engine:
             state["tokens"], state["cache"] = tokens.ctypes.data, sequence.address
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.tokens.extend(tokens.tolist())
+            if name == "screened":
+                self._screen.learn(buffers["screen"])
             if observation is not None:
                 observation.n_tokens += len(tokens)
 
@@ -285,6 +302,8 @@ class Engine:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
         kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
+        if steps is STEPS and self._screen.exists:
+            steps = (*STEPS, "screened")
         for name in steps:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
@@ -311,6 +330,9 @@ class Engine:
         if name == "observe":
             recording = ObservedRecording(self._recorder, buffers, self._inputs, self._observed)
             return self._recorder.walk(recording, last_only=True), buffers
+        if name == "screened":
+            screened = ScreenedRecording(self._recorder, buffers, self._screen)
+            return self._recorder.walk(screened, last_only=True), buffers
         one_token, all_logits = name == "decode", name == "logits"
         tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
         return tape, buffers
@@ -324,6 +346,7 @@ class Engine:
             n_threads=self.n_threads,
             attention_rows=max(shape.padded_rows for shape in shapes),
             n_logits=n_logits,
+            screen_bytes=self._screen.memory.n_bytes,
         )
 
 
@@ -346,19 +369,24 @@ def compile_all(kernels: Kernels, progress: Progress | None = None) -> None:
 
 
 def warmup(
-    path: str | Path | None, *, n_threads: int | None = None, progress: Progress | None = None
+    path: str | Path | None,
+    *,
+    n_threads: int | None = None,
+    full_head: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
 
-    Those of the tokenizer are among them.
-
-    ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
+    Those of the tokenizer are among them. ``full_head`` as for ``Engine``; ``progress(done,
+    total)`` counts kernels. Raises what ``Engine`` raises.
     """
     with contextlib.ExitStack() as stack:
         files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
         kernels: Kernels = {}
         for file in files:
-            engine = Engine(file, n_threads=n_threads, max_context=64, pack=False)
+            engine = Engine(
+                file, n_threads=n_threads, max_context=64, full_head=full_head, pack=False
+            )
             stack.callback(engine.close)
             kernels.update(engine.kernels())
         compile_all(kernels, progress)

@@ -97,7 +97,7 @@ class SharedEngine:
         """Appends one token and samples the next one."""
         with self._my_turn(), self._trusted(sequence):
             self.check_open()
-            return sampler.sample(self.engine.decode(sequence, token))
+            return sampler.sample(self.engine.decode(sequence, token, sampler.wanted))
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [len(tokens), vocab_size]."""

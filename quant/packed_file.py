@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeqwen.config import ModelConfig
 from edgeqwen.errors import UnsupportedError
-from edgeqwen.formats import FORMATS, Format
+from edgeqwen.formats import Format
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.formats.packing import pack_rows
 from edgeqwen.ggml_types import GgmlType
 from edgeqwen.gguf_arrays import NumberArray
 from edgeqwen.gguf_file import GgufFile, TensorInfo
 from edgeqwen.gguf_packed import packed_metadata
-from edgeqwen.model.weights import matrix_groups
+from edgeqwen.model.weights import format_in_memory, matrix_groups
 from edgeqwen.quant.gguf_writer import GgufWriter, PlannedTensor
 from edgeqwen.quant.output_check import check_outputs
 from edgeqwen.quant.threads import thread_count
@@ -68,7 +69,7 @@ class _Plan:
         config = file.config()
         # Those of one operation side by side, for kernels to take them as one matrix.
         names = [name for group in matrix_groups(config) for name in group]
-        self.formats = {name: _format(file, name) for name in names}
+        self.formats = {name: _format(file, name, config) for name in names}
         self.vectors = [name for name in config.expected_tensors() if name not in self.formats]
         matrices = [file.tensor(name) for name in names]
         copied = {
@@ -79,44 +80,62 @@ class _Plan:
         layouts = [self.formats[name].name for name in names]
         self.metadata = copied | packed_metadata(matrices, layouts)
         self.tensors = [
-            PlannedTensor(t.name, GgmlType.I8, (_tile_bytes(t, self.formats[t.name]),))
+            PlannedTensor(t.name, GgmlType.I8, (_sizes(t, self.formats[t.name]).n_bytes,))
             for t in matrices
         ]
         for name in self.vectors:
             vector = file.tensor(name)
             self.tensors.append(PlannedTensor(name, vector.type, vector.shape))
 
-    def tasks(self) -> Iterator["_Task"]:
-        """Yields all packing in the order of the file."""
+    def tasks(self, writer: GgufWriter) -> Iterator["_Task"]:
+        """Yields all packing, in the order of the file, with the places of what comes of it."""
         for name, format_ in self.formats.items():
             tensor, data = self.file.tensor(name), self.file.data(name)
-            n_tiles = -(-tensor.shape[0] // TILE_ROWS)
-            row_bytes = tensor.shape[1] // format_.tile_columns * format_.tile_bytes
-            step = max(1, _TASK_BYTES // row_bytes)
-            for first in range(0, n_tiles, step):
-                last = min(first + step, n_tiles)
-                size = (last - first) * row_bytes
-                yield _Task(format_, data, tensor.shape[0], first, last, size, last == n_tiles)
+            sizes = _sizes(tensor, format_)
+            start = writer.take(sizes.n_bytes)
+            writer.end_tensor()
+            tiles = start + sizes.n_tiles * sizes.apart_row
+            step = max(1, _TASK_BYTES // sizes.row)
+            for first in range(0, sizes.n_tiles, step):
+                last = min(first + step, sizes.n_tiles)
+                yield _Task(
+                    format_,
+                    data,
+                    tensor.shape[0],
+                    first,
+                    last,
+                    (last - first) * sizes.apart_row,
+                    (last - first) * sizes.row,
+                    # What lies apart is in reverse order.
+                    start + (sizes.n_tiles - last) * sizes.apart_row,
+                    tiles + first * sizes.row,
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Rows of tiles [first, last) of a matrix, which take ``n_bytes``."""
+    """Rows of tiles [first, last) of a matrix: how many bytes they take, and where, in the file.
+
+    Of what the format keeps apart, and of the tiles themselves.
+    """
 
     format: Format
     data: NDArray[np.uint8]
     n_rows: int
     first: int
     last: int
-    n_bytes: int
-    is_last: bool
+    apart_bytes: int
+    tile_bytes: int
+    apart_at: int
+    tiles_at: int
 
 
 def _write(plan: _Plan, writer: GgufWriter, n_threads: int, progress: Progress) -> None:
-    def convert(task: _Task, position: int) -> None:
-        tiles = np.empty(task.n_bytes, np.uint8)
-        pack_rows(task.format, task.data, task.n_rows, task.first, task.last, tiles)
-        writer.write_at(position, tiles.data)
+    def convert(task: _Task) -> None:
+        apart, tiles = np.empty(task.apart_bytes, np.uint8), np.empty(task.tile_bytes, np.uint8)
+        pack_rows(task.format, task.data, task.n_rows, task.first, task.last, apart, tiles)
+        writer.write_at(task.apart_at, apart.data)
+        writer.write_at(task.tiles_at, tiles.data)
 
     pending: deque[tuple[int, Future[None]]] = deque()
 
@@ -127,11 +146,9 @@ def _write(plan: _Plan, writer: GgufWriter, n_threads: int, progress: Progress) 
 
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-pack")
     try:
-        for task in plan.tasks():
-            position = writer.take(task.n_bytes)
-            if task.is_last:
-                writer.end_tensor()
-            pending.append((writer.position, pool.submit(convert, task, position)))
+        for task in plan.tasks(writer):
+            end = task.tiles_at + task.tile_bytes
+            pending.append((end, pool.submit(convert, task)))
             if len(pending) >= 2 * n_threads:
                 finish_first()
         while pending:
@@ -144,9 +161,9 @@ def _write(plan: _Plan, writer: GgufWriter, n_threads: int, progress: Progress) 
     progress(writer.size, writer.size)
 
 
-def _format(file: GgufFile, name: str) -> Format:
+def _format(file: GgufFile, name: str, config: ModelConfig) -> Format:
     tensor = file.tensor(name)
-    found = FORMATS.get(tensor.type)
+    found = format_in_memory(tensor, config)
     if found is None or tensor.shape[1] % found.tile_columns:
         raise UnsupportedError(
             f"{file.path}: {name} is {tensor.type.name} {tensor.shape}, which can't be run, and so "
@@ -155,9 +172,27 @@ def _format(file: GgufFile, name: str) -> Format:
     return found
 
 
-def _tile_bytes(tensor: TensorInfo, format_: Format) -> int:
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Rows of tiles of a matrix, and the bytes of one, and of what the format keeps apart of it."""
+
+    n_tiles: int
+    row: int
+    apart_row: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_tiles * (self.row + self.apart_row)
+
+
+def _sizes(tensor: TensorInfo, format_: Format) -> _Sizes:
     n_rows, n_columns = tensor.shape
-    return -(-n_rows // TILE_ROWS) * (n_columns // format_.tile_columns) * format_.tile_bytes
+    row_tiles = n_columns // format_.tile_columns
+    return _Sizes(
+        -(-n_rows // TILE_ROWS),
+        row_tiles * format_.tile_bytes,
+        row_tiles * format_.apart_tile_bytes,
+    )
 
 
 def _no_progress(done: int, total: int) -> None:

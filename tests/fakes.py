@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.api import Model
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.work import Work
 from edgeqwen.sampling import SamplingOptions
 
@@ -55,6 +56,7 @@ class FakeEngine:
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
         self.n_decoded = 0
+        self.wanted: list[Wanted | None] = []
         self.running = False
         self.closed = False
         self.step_s = 0.0
@@ -85,8 +87,11 @@ class FakeEngine:
         sequence.prompt_end = len(sequence.tokens)
         return self._next(sequence)
 
-    def decode(self, sequence: FakeSequence, token: int) -> np.ndarray:
+    def decode(
+        self, sequence: FakeSequence, token: int, wanted: Wanted | None = None
+    ) -> np.ndarray:
         self.n_decoded += 1
+        self.wanted.append(wanted)
         self._step(sequence, [token])
         return self._next(sequence)
 

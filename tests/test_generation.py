@@ -153,6 +153,20 @@ def test_a_seed_repeats_an_answer() -> None:
     assert draw(1) == draw(1) != draw(2)
 
 
+def test_steps_are_told_which_logits_are_wanted() -> None:
+    """Those that its sampler chooses from, with the penalties of that step."""
+    model, engine = fake_model(b"abc")
+    assert model.generate("xyz", top_k=7, temperature=1.0, repetition_penalty=1.5).text == "abc"
+    assert [wanted.k for wanted in engine.wanted if wanted is not None] == [7, 7, 7]
+    last = engine.wanted[-1]
+    assert last is not None
+    assert last.repetition == 1.5
+    assert np.flatnonzero(last.penalised).tolist() == sorted([*b"abcxyz", EOS])
+    engine.wanted.clear()
+    assert model.generate("xyz", top_k=0, temperature=1.0).text == "abc"
+    assert engine.wanted == [None, None, None]
+
+
 def test_cancel_from_another_thread_ends_before_the_next_token() -> None:
     model, engine = fake_model(b"a" * 900)
     generation = model.generate("x")

@@ -8,7 +8,8 @@ is ever summed across lanes. An instruction set with shorter vectors takes a blo
 parts, each a group of ``Isa.lanes`` rows.
 
 A matrix [n_rows, n_columns] is stored as [ceil(n_rows / 16)][n_columns / tile columns] tiles; rows
-past the end are zero. ``formats/panel.py`` tells what a panel of activations is.
+past the end are zero. What some formats keep apart (``formats/screened.py``) lies before the first
+tile, in reverse order of the tiles. ``formats/panel.py`` tells what a panel of activations is.
 """
 
 from abc import ABC, abstractmethod
@@ -39,6 +40,8 @@ class Format(Token, ABC):
     header_bytes = 0
     tile_blocks = 1
     block_bytes: int
+    # Of each block, what lies apart.
+    apart_block_bytes = 0
 
     @property
     def token_name(self) -> str:
@@ -47,6 +50,10 @@ class Format(Token, ABC):
     @property
     def tile_bytes(self) -> int:
         return self.header_bytes + self.tile_blocks * self.block_bytes
+
+    @property
+    def apart_tile_bytes(self) -> int:
+        return self.tile_blocks * self.apart_block_bytes
 
     @property
     def tile_columns(self) -> int:
@@ -64,6 +71,10 @@ class Format(Token, ABC):
 
         Compiled into ``formats/packing.py``; ``table`` is the address of ``table()``.
         """
+
+    @staticmethod
+    def pack_row_apart(format_, source, apart, row):  # type: ignore[no-untyped-def]
+        """Does the same with what the format keeps apart, if it does, at the address ``apart``."""
 
     def table(self) -> NDArray[np.uint8] | None:
         """Returns what ``pack_row`` looks values up in, if it does."""
@@ -119,10 +130,20 @@ class Format(Token, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a block of 32 columns lies: the addresses of its tile and of itself."""
+    """Where a block of 32 columns lies: its tile, itself, and what the format keeps apart of it."""
 
     tile: Value
     block: Value
+    apart: Value = None
+
+    def behind(self, e: Emitter, block: Value) -> "Place":
+        """The same place, loaded through ``block``, which equals its block's address.
+
+        Where LLVM can't know that they are equal, it loads nothing before ``block`` is there.
+        """
+        if self.apart is None:
+            return Place(self.tile, block)
+        return Place(self.tile, block, e.b.add(self.apart, e.b.sub(block, self.block)))
 
 
 @dataclass(frozen=True, slots=True)

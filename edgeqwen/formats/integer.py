@@ -128,7 +128,7 @@ class IntegerFormat(Format):
                 fenced = dots.fence(place.block)
                 if fenced is not address:
                     # Of this, all but the one vector is dropped again.
-                    address, q = fenced, self.unpack(e, Place(place.tile, fenced), row).q
+                    address, q = fenced, self.unpack(e, place.behind(e, fenced), row).q
                 dots.add(q[g], [token.activations(g) for token in tokens])
             sums = dots.result()
             if tiling.expands and self._starts_at_sum(e):

@@ -15,6 +15,8 @@ from edgeqwen.simd.records import record, record_view
 _tile_bytes = constant(lambda t: t.value.tile_bytes)
 _tile_row_bytes = constant(lambda t: t.value.tile_row_bytes)
 _pack_row = token_method("pack_row")
+_pack_row_apart = token_method("pack_row_apart")
+_apart_tile_bytes = constant(lambda t: t.value.apart_tile_bytes)
 
 # A thread packs so many source bytes at a time.
 JOB_BYTES = 1 << 19
@@ -24,6 +26,7 @@ JOB = record(
     "n_rows",
     "row_tiles",  # tiles side by side
     "tiles",  # uint8 [ceil(n_rows / 16)][row_tiles][tile_bytes]
+    "apart",  # behind what the format keeps apart, in reverse order of the tiles; mostly ``tiles``
     "first",  # rows of tiles to pack: [first, last)
     "last",
 )
@@ -51,14 +54,19 @@ def pack_tiles(format_, args, chunk, worker):  # type: ignore[no-untyped-def]
     row_bytes = row_tiles * _tile_row_bytes(format_)
     for i in range(job.first, job.last):
         for k in range(row_tiles):
-            tile = job.tiles + (i * row_tiles + k) * _tile_bytes(format_)
+            index = i * row_tiles + k
+            tile = job.tiles + index * _tile_bytes(format_)
+            apart = job.apart - (index + 1) * _apart_tile_bytes(format_)
             if (i + 1) * TILE_ROWS > n_rows:
                 for offset in range(0, _tile_bytes(format_), 8):
                     poke_i64(tile + offset, 0)
+                for offset in range(0, _apart_tile_bytes(format_), 8):
+                    poke_i64(apart + offset, 0)
             for r in range(min(TILE_ROWS, n_rows - i * TILE_ROWS)):
                 row = i * TILE_ROWS + r
                 block = job.source + row * row_bytes + k * _tile_row_bytes(format_)
                 _pack_row(format_, block, tile, r, a.table)
+                _pack_row_apart(format_, block, apart, r)
     start = job.source + job.first * TILE_ROWS * row_bytes
     end = job.source + min(job.last * TILE_ROWS, n_rows) * row_bytes
     atomic_add(a.done, end - start)
@@ -85,7 +93,7 @@ def pack_jobs(
     step = max(1, JOB_BYTES // (TILE_ROWS * row_bytes))
     jobs = np.zeros(-(-n_tiles // step), JOB)
     jobs["source"], jobs["n_rows"] = source.ctypes.data, n_rows
-    jobs["row_tiles"], jobs["tiles"] = row_tiles, tiles
+    jobs["row_tiles"], jobs["tiles"], jobs["apart"] = row_tiles, tiles, tiles
     jobs["first"] = np.arange(0, n_tiles, step)
     jobs["last"] = np.minimum(jobs["first"] + step, n_tiles)
     return jobs
@@ -97,17 +105,24 @@ def pack_rows(
     n_rows: int,
     first: int,
     last: int,
+    apart: NDArray[np.uint8],
     tiles: NDArray[np.uint8],
 ) -> None:
-    """Packs rows of tiles [first, last) of a matrix into ``tiles``, uint8, of just their bytes."""
+    """Packs rows of tiles [first, last) of a matrix into ``tiles``, uint8, of just their bytes.
+
+    What the format keeps apart of them goes into ``apart``, of just its bytes.
+    """
     jobs = pack_jobs(format_, source, n_rows, 0)[:1]
-    row_bytes = int(jobs["row_tiles"][0]) * format_.tile_bytes
-    if (
-        not 0 <= first < last <= -(-n_rows // TILE_ROWS)
-        or tiles.nbytes != (last - first) * row_bytes
-    ):
+    row_tiles = int(jobs["row_tiles"][0])
+    row_bytes, apart_row_bytes = (
+        row_tiles * n for n in (format_.tile_bytes, format_.apart_tile_bytes)
+    )
+    is_range = 0 <= first < last <= -(-n_rows // TILE_ROWS)
+    sizes = (last - first) * row_bytes, (last - first) * apart_row_bytes
+    if not is_range or (tiles.nbytes, apart.nbytes) != sizes:
         raise AssertionError(f"{format_.name}: {tiles.nbytes} bytes for tiles {first} to {last}")
     jobs["tiles"] = tiles.ctypes.data - first * row_bytes
+    jobs["apart"] = apart.ctypes.data + last * apart_row_bytes
     jobs["first"], jobs["last"] = first, last
     flags, table = np.zeros(2, np.int64), format_.table()
     arguments = np.zeros(1, PACK)

@@ -39,7 +39,7 @@ def _q3_scale(packed, i):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _q6_word(low, high, k, g):  # type: ignore[no-untyped-def]
+def q6_word(low, high, k, g):  # type: ignore[no-untyped-def]
     """The g-th four columns of 32, a byte each; ``k`` says which of the bits are theirs."""
     lower = (peek_u32(low + 4 * g) >> (4 * (k // 2))) & 0x0F0F0F0F
     return lower | (((peek_u32(high + 4 * g) >> (2 * k)) & 0x03030303) << 4)
@@ -64,9 +64,9 @@ class Q6_KFormat(SuperblockFormat):  # noqa: N801 - the format's own name
                 poke_u8(block + 16 * i + row, peek_u8(source + 192 + 2 * s + i))
             low, high = source + 64 * n + 32 * (k % 2), source + 128 + 32 * n
             for half in range(2):
-                fourth = _q6_word(low, high, k, 4 * half + 3)
+                fourth = q6_word(low, high, k, 4 * half + 3)
                 for g in range(4 * half, 4 * half + 3):
-                    put_six_bits(_q6_word(low, high, k, g), fourth, g, block + 32 + 4 * row)
+                    put_six_bits(q6_word(low, high, k, g), fourth, g, block + 32 + 4 * row)
 
     def unpack(self, e: Emitter, place: Place, row: Value) -> IntegerBlock:
         q = six_bits(e, e.rows(place.block, row, 4), 32)

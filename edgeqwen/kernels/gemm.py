@@ -7,6 +7,8 @@ memory from one stretch to the next. Sums are formed in the same order as in GEM
 
 from edgeqwen.formats.base import TILE_ROWS, Tiling
 from edgeqwen.kernels.products import (
+    apart_block_bytes,
+    apart_tile_bytes,
     block_bytes,
     header_bytes,
     load_partial,
@@ -84,16 +86,18 @@ def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-
             partial = partials
             for tile in range(first_tile, end_tile):
                 for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-                    place = a.weights + (tile * n_blocks + first) // tile_blocks(
-                        tiling
-                    ) * tile_bytes(tiling)
+                    index = (tile * n_blocks + first) // tile_blocks(tiling)
+                    place = a.weights + index * tile_bytes(tiling)
                     activations = start
                     totals = zero_totals(tiling) if first == 0 else load_partial(tiling, partial)
                     for _ in range(first, end, tile_blocks(tiling)):
+                        index += 1
                         block = place + header_bytes(tiling)
+                        apart = a.weights - index * apart_tile_bytes(tiling)
                         for _ in range(tile_blocks(tiling)):
-                            totals = step(tiling, place, block, row, activations, totals)
+                            totals = step(tiling, place, block, apart, row, activations, totals)
                             block += block_bytes(tiling)
+                            apart += apart_block_bytes(tiling)
                             activations += step_bytes(tiling)
                         place += tile_bytes(tiling)
                     if end < n_blocks:

@@ -7,6 +7,8 @@ are asked for long before, first into the second-level cache, then from there in
 
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.kernels.products import (
+    apart_block_bytes,
+    apart_tile_bytes,
     block_bytes,
     header_bytes,
     panel_block_bytes,
@@ -41,22 +43,43 @@ def prefetch_after(typing_context, tiling, block):  # type: ignore[no-untyped-de
     return types.void(tiling, types.int64), codegen
 
 
+@operation
+def prefetch_apart_after(typing_context, tiling, apart):  # type: ignore[no-untyped-def]
+    """Asks for the lines of what the format keeps apart of the blocks that follow this one's.
+
+    It lies in reverse, tile by tile.
+    """
+    format_, isa = tiling.value.format, tiling.value.isa
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, isa)
+        for ahead, level in AHEAD:
+            for offset in range(0, format_.apart_block_bytes, LINE_BYTES):
+                e.prefetch(values[1], offset - ahead, level)
+        return context.get_dummy_value()
+
+    return types.void(tiling, types.int64), codegen
+
+
 @exact_inline_kernel
 def multiply_one(tiling, a, first_tile, end_tile, panels):  # type: ignore[no-untyped-def]
     """Computes the rows of some tiles; ``a`` is a PRODUCT."""
     n_blocks, stride, bias, accumulate = a.n_blocks, a.stride, a.bias, a.accumulate
-    row_tiles = n_blocks // tile_blocks(tiling)
-    weight = a.weights + first_tile * row_tiles * tile_bytes(tiling)
+    row_tiles, weights = n_blocks // tile_blocks(tiling), a.weights
+    weight = weights + first_tile * row_tiles * tile_bytes(tiling)
     for tile in range(first_tile, end_tile):
         for row in range(0, TILE_ROWS, rows_at_once(tiling)):
             totals = zero_totals(tiling)
             place, panel = weight, panels
-            for _ in range(row_tiles):
+            for i in range(row_tiles):
                 block = place + header_bytes(tiling)
+                apart = weights - (tile * row_tiles + i + 1) * apart_tile_bytes(tiling)
                 for _ in range(tile_blocks(tiling)):
                     prefetch_after(tiling, block)
-                    totals = step(tiling, place, block, row, panel, totals)
+                    prefetch_apart_after(tiling, apart)
+                    totals = step(tiling, place, block, apart, row, panel, totals)
                     block += block_bytes(tiling)
+                    apart += apart_block_bytes(tiling)
                     panel += panel_block_bytes(tiling)
                 place += tile_bytes(tiling)
             row_bytes = 4 * (tile * TILE_ROWS + row)

@@ -18,6 +18,8 @@ tile_bytes = constant(lambda t: t.value.format.tile_bytes)
 tile_blocks = constant(lambda t: t.value.format.tile_blocks)
 header_bytes = constant(lambda t: t.value.format.header_bytes)
 block_bytes = constant(lambda t: t.value.format.block_bytes)
+apart_tile_bytes = constant(lambda t: t.value.format.apart_tile_bytes)
+apart_block_bytes = constant(lambda t: t.value.format.apart_block_bytes)
 panel_block_bytes = constant(lambda t: t.value.panel.block_bytes)
 step_bytes = constant(lambda t: t.value.step_bytes)
 partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.value.n_parts * t.value.n_tokens)
@@ -42,24 +44,26 @@ def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
 
 
 @operation
-def step(typing_context, tiling, tile, block, row, panel, totals):  # type: ignore[no-untyped-def]
+def step(typing_context, tiling, tile, block, apart, row, panel, totals):  # type: ignore[no-untyped-def]
     """Returns the totals plus the product of a tile's block (parts from ``row``) and a panel's.
 
+    ``apart`` is the address of what the format keeps apart of the block, where it does.
     The panel's block is as in memory, or as ``expand_block`` has written it if the tiling says so.
     """
     t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        _, tile, block, row, panel, totals = values
+        _, tile, block, apart, row, panel, totals = values
         e = Emitter(builder, t.isa)
         rows = [e.at(row, part * t.isa.lanes) for part in range(t.n_parts)]
         old = [builder.extract_value(totals, i) for i in range(t.n_parts * t.n_tokens)]
-        for i, total in enumerate(t.format.emit_step(e, t, Place(tile, block), rows, panel, old)):
+        place = Place(tile, block, apart)
+        for i, total in enumerate(t.format.emit_step(e, t, place, rows, panel, old)):
             totals = builder.insert_value(totals, total, i)
         return totals
 
     i = types.int64
-    return totals(tiling, i, i, i, i, totals), codegen
+    return totals(tiling, i, i, i, i, i, totals), codegen
 
 
 @operation

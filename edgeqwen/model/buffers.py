@@ -26,6 +26,7 @@ class Buffers:
         n_threads: int,
         attention_rows: int,
         n_logits: int,
+        screen_bytes: int = 0,
     ) -> None:
         heads = config.n_heads + 2 * config.n_kv_heads
         widest = max(config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim)
@@ -52,6 +53,7 @@ class Buffers:
             "partials": units * attention_rows * (config.head_dim + 2) * 4,
             "scratch": n_threads * self.scratch_bytes,
             "logits": n_logits * self.logits_stride,
+            "screen": screen_bytes,
         }
         self._offsets: dict[str, int] = {}
         total = 0

@@ -185,22 +185,34 @@ class Recording:
         What one token needs is computed by every thread for itself, before its first chunk of
         the product: waiting for another to do it would take longer.
         """
-        one_token = panel.n_tokens == 1
-        arguments = {
+        if panel.n_tokens > 1:
+            self.shared_norm(weight, matrix, panel)
+            return Normed(panel)
+        own = {
+            "normed": self.buffers["worker_normed"],
+            "panels": self.buffers["worker_panels"],
+            "last_only": int(last_only),
+            "worker_bytes": self.buffers.worker_bytes,
+        }
+        return Normed(panel, Call.of(norm, panel, NORM, self._norm(weight, matrix) | own))
+
+    def shared_norm(self, weight: np.ndarray[Any, Any], matrix: Matrix, panel: Panel) -> None:
+        """Adds the norm of all tokens, into panels that all threads read."""
+        arguments = self._norm(weight, matrix)
+        self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=panel.n_tokens)
+
+    def _norm(self, weight: np.ndarray[Any, Any], matrix: Matrix) -> dict[str, int]:
+        return {
             "state": self.state,
             "x": self.buffers["x"],
             "n_blocks": matrix.n_blocks,
             "weight": weight.ctypes.data,
             "epsilon": bits(self.r.config.rms_norm_eps),
-            "normed": self.buffers["worker_normed" if one_token else "normed"],
-            "panels": self.buffers["worker_panels" if one_token else "panels"],
-            "last_only": int(last_only),
-            "worker_bytes": self.buffers.worker_bytes if one_token else 0,
+            "normed": self.buffers["normed"],
+            "panels": self.buffers["panels"],
+            "last_only": 0,
+            "worker_bytes": 0,
         }
-        if one_token:
-            return Normed(panel, Call.of(norm, panel, NORM, arguments))
-        self.tape.add(norm, panel, NORM, arguments, tokens_per_chunk=panel.n_tokens)
-        return Normed(panel)
 
     def feed_forward(
         self, weight: np.ndarray[Any, Any], gate_up: Sequence[Matrix], down_proj: Matrix

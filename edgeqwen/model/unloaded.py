@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeqwen.config import ModelConfig
 from edgeqwen.formats import FORMATS
+from edgeqwen.formats.screened import LEAST_ROWS, SCREENED
 from edgeqwen.gguf_file import GgmlType, TensorInfo
 
 # Head dimension, and query heads that share a KV head, of the models from 0.5B to 72B.
@@ -18,7 +19,7 @@ HEADS = ((64, 7), (128, 6), (128, 8), (128, 7), (128, 5))
 class UnloadedModel:
     """Stands in for a GgufFile of one layer whose matrices all have one type."""
 
-    def __init__(self, type_: GgmlType, head_dim: int, group: int) -> None:
+    def __init__(self, type_: GgmlType, head_dim: int, group: int, *, vocab_size: int = 32) -> None:
         self.path = Path(f"(a model in {type_.name})")
         self._config = ModelConfig(
             architecture="qwen2",
@@ -26,7 +27,7 @@ class UnloadedModel:
             n_layers=1,
             hidden_size=head_dim * group,
             intermediate_size=256,
-            vocab_size=32,
+            vocab_size=vocab_size,
             n_heads=group,
             n_kv_heads=1,
             head_dim=head_dim,
@@ -70,3 +71,5 @@ def unloaded_family() -> Iterator[UnloadedModel]:
     wide = next(heads for heads in HEADS if prod(heads) % 256 == 0)
     for type_ in others:
         yield UnloadedModel(type_, *wide)
+    for number in SCREENED:
+        yield UnloadedModel(GgmlType(number), *wide, vocab_size=LEAST_ROWS)

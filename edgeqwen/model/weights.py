@@ -20,6 +20,7 @@ from edgeqwen.executor import Team
 from edgeqwen.formats import FORMATS, Format
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
 from edgeqwen.formats.packing import pack_tiles
+from edgeqwen.formats.screened import LEAST_ROWS, SCREENED
 from edgeqwen.gguf_file import GgmlType, GgufFile, TensorInfo
 from edgeqwen.model.packing import Packing, Source
 from edgeqwen.model.unloaded import UnloadedModel
@@ -32,7 +33,8 @@ ALIGNMENT = 64
 class Matrix:
     """A weight matrix [n_rows, n_columns] in tiles; some tensors of one format, one on the other.
 
-    ``row`` is where its rows begin in the output of the operation it belongs to.
+    ``row`` is where its rows begin in the output of the operation it belongs to. What the format
+    keeps apart of the tiles lies before ``address``.
     """
 
     names: tuple[str, ...]
@@ -57,7 +59,13 @@ class Matrix:
 
     @property
     def n_bytes(self) -> int:
+        """Bytes of the tiles."""
         return self.n_tiles * self.row_tiles * self.format.tile_bytes
+
+    @property
+    def apart_bytes(self) -> int:
+        """Bytes of what lies apart."""
+        return self.n_tiles * self.row_tiles * self.format.apart_tile_bytes
 
     def continues_with(self, other: "Matrix") -> bool:
         """Whether another matrix is the next rows of this one, in memory too."""
@@ -65,6 +73,7 @@ class Matrix:
             # Only whole tiles can stand in the middle of a matrix.
             (other.format is self.format and self.n_rows % TILE_ROWS == 0)
             and other.address == self.address + self.n_bytes
+            and self.apart_bytes == 0
         )
 
     def joined(self, other: "Matrix") -> "Matrix":
@@ -93,8 +102,13 @@ class Weights:
     ``start_packing`` fills.
     """
 
-    def __init__(self, file: GgufFile | UnloadedModel, config: ModelConfig) -> None:
-        """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run."""
+    def __init__(
+        self, file: GgufFile | UnloadedModel, config: ModelConfig, *, full_head: bool = False
+    ) -> None:
+        """Plans the memory. Raises UnsupportedError for types and shapes that kernels don't run.
+
+        Unless ``full_head``, the head is laid out for a screen, where that pays.
+        """
         self._file = file
         _check_shapes(file, config)
         self._packing: Packing | None = None
@@ -103,6 +117,7 @@ class Weights:
         self._views: list[NDArray[np.uint8]] = []
         # Addresses are offsets until the region exists; in a packed file they are addresses.
         self._size = 0
+        self._config, self._full_head = config, full_head
         groups = [self._plan(names) for names in matrix_groups(config)]
         self._region = Region(self._size, purpose="the model", huge=True)
         placed = [tuple(map(self._place, group)) for group in groups]
@@ -183,10 +198,11 @@ class Weights:
         self._size = -(-self._size // ALIGNMENT) * ALIGNMENT
         for name in names:
             tensor = self._file.tensor(name)
-            format_ = _format(self._file, tensor)
+            format_ = _format(self._file, tensor, self._config, self._full_head)
             n_rows, n_columns = tensor.shape
-            address = self._size if tensor.layout is None else self._tiles_in_file(tensor, format_)
-            matrix = Matrix((name,), format_, n_rows, n_columns, row, address)
+            matrix = Matrix((name,), format_, n_rows, n_columns, row, 0)
+            address = self._size if tensor.layout is None else self._bytes_in_file(tensor, matrix)
+            matrix = dataclasses.replace(matrix, address=address + matrix.apart_bytes)
             if found and found[-1].continues_with(matrix):
                 found[-1] = found[-1].joined(matrix)
             else:
@@ -196,14 +212,13 @@ class Weights:
             row += n_rows
         return found
 
-    def _tiles_in_file(self, tensor: TensorInfo, format_: Format) -> int:
-        """Returns the address of the tiles of a packed file's matrix, which are checked."""
-        n_rows, n_columns = tensor.shape
-        matrix = Matrix((tensor.name,), format_, n_rows, n_columns, 0, 0)
-        if tensor.n_bytes != matrix.n_bytes:
+    def _bytes_in_file(self, tensor: TensorInfo, matrix: Matrix) -> int:
+        """Returns the address of a packed file's matrix, whose size is checked."""
+        expected = matrix.apart_bytes + matrix.n_bytes
+        if tensor.n_bytes != expected:
             raise FileFormatError(
                 f"{self._file.path}: {tensor.name} has {tensor.n_bytes} bytes of tiles, expected "
-                f"{matrix.n_bytes} for {tensor.shape} in {format_.name}; the file is damaged: pack "
+                f"{expected} for {tensor.shape} in {matrix.format.name}; the file is damaged: pack "
                 "the original one again (edgeqwen pack)"
             )
         self._views.append(self._file.data(tensor.name))
@@ -284,10 +299,35 @@ def physical_memory() -> int:
         return 1 << 62
 
 
-def _format(file: GgufFile | UnloadedModel, tensor: TensorInfo) -> Format:
-    found = FORMATS.get(tensor.type)
-    # A packed file of this version may yet have a layout that this version lacks.
-    if found is None or tensor.layout not in (None, found.name):
+def head_name(config: ModelConfig) -> str:
+    """Returns the name of the matrix that makes the logits."""
+    return "token_embd.weight" if config.tie_word_embeddings else "output.weight"
+
+
+def format_in_memory(
+    tensor: TensorInfo, config: ModelConfig, *, full_head: bool = False
+) -> Format | None:
+    """Returns the format in which a matrix is packed, or None if there is none for its type.
+
+    A head is laid out for a screen where that pays, unless ``full_head``.
+    """
+    is_screened = tensor.name == head_name(config) and config.vocab_size >= LEAST_ROWS
+    if is_screened and not full_head and tensor.type in SCREENED:
+        return SCREENED[tensor.type]
+    return FORMATS.get(tensor.type)
+
+
+def _format(
+    file: GgufFile | UnloadedModel, tensor: TensorInfo, config: ModelConfig, full_head: bool
+) -> Format:
+    found = format_in_memory(tensor, config, full_head=full_head)
+    if tensor.layout is not None:
+        # The layout is the file's; this version may lack it.
+        known = {f.name: f for f in (*FORMATS.values(), *SCREENED.values())}
+        found = known.get(tensor.layout)
+        if found is not None and found.ggml_type != tensor.type:
+            found = None
+    if found is None:
         known = ", ".join(f.name for f in FORMATS.values())
         kind = tensor.layout or tensor.type.name
         raise UnsupportedError(

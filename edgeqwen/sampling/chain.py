@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqwen.errors import EdgeqwenError, OptionError
+from edgeqwen.model.wanted import Wanted
 from edgeqwen.sampling.kernels import LARGEST, largest
 from edgeqwen.sampling.options import SamplingOptions
 from edgeqwen.sampling.penalties import Penalties
@@ -47,6 +48,22 @@ class Sampler:
         self._arguments["skip"] = self._penalties.penalised.ctypes.data
         self._arguments["values"] = self._values.ctypes.data
         self._arguments["ids"], self._arguments["k"] = self._ids.ctypes.data, self._k
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """What of the next logits decides the token; None where all of them do.
+
+        Logits that aren't among them may be any that are lower.
+        """
+        penalties = self._penalties
+        if self._k == 0 or not penalties.only_lower:
+            return None
+        return Wanted(
+            self._k,
+            penalties.penalised,
+            self.options.repetition_penalty,
+            penalties.most_subtracted,
+        )
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Returns the next token; ``logits``: float32 [vocab_size], not modified.

@@ -38,6 +38,18 @@ class Penalties:
         """uint8 [vocab_size]: 1 for the ids that ``apply`` returns."""
         self.penalised[seen] = 1
 
+    @property
+    def only_lower(self) -> bool:
+        """Whether no penalty makes a logit larger."""
+        return self._repetition >= 1 and self._presence >= 0 and self._frequency >= 0
+
+    @property
+    def most_subtracted(self) -> float:
+        """The most that presence and frequency penalties subtract from any logit."""
+        if not self._subtracts or not self._n_ids:
+            return 0.0
+        return float(self._presence + self._frequency * self._counts[: self._n_ids].max())
+
     def add(self, token: int) -> None:
         """Counts a token of the answer."""
         if not self._active:

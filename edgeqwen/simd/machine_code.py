@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 
 # What machine code may call, besides other functions of its own: found in the process itself.
 LIBRARY_FUNCTIONS = frozenset(
-    ("memcpy", "memmove", "memset", "sin", "cos", "sincos", "exp", "log", "fma", "fmaf", "rint")
+    ("memcpy", "memmove", "memset", "sin", "cos", "sincos", "sqrt", "sqrtf", "fma", "fmaf")
 )
 # The system's own, by one name on every system.
 YIELD, MADVISE = "edgeqwen_yield", "edgeqwen_madvise"

@@ -5,7 +5,9 @@ import pytest
 from edgeqwen import roofline
 from edgeqwen.cli import machine
 from edgeqwen.cli.memory import peak_rss_bytes
+from tests.cli import fake_program
 from tests.cli.running import json_of, run
+from tests.fakes import fake_model
 
 
 def test_json() -> None:
@@ -41,6 +43,15 @@ def test_one_of_both(left_out: str, kept: str) -> None:
     figures = json_of(run("bench", "x.gguf", left_out, "0", "--json"))
     assert figures[f"{kept}_tps"] > 0
     assert {figures["prefill_tps"], figures["decode_tps"]} >= {None}
+
+
+def test_steps_compute_what_the_sampler_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As generating does: the speed shown is that of generating."""
+    model, engine = fake_model()
+    monkeypatch.setattr(fake_program, "load", lambda path, **_: model)
+    assert run("bench", "x.gguf", "-p", "0", "-n", "3", "-r", "1").returncode == 0
+    assert len(engine.wanted) == 1 + 3
+    assert all(wanted is not None and wanted.k == 1 for wanted in engine.wanted)  # greedy
 
 
 def test_neither() -> None:

@@ -53,6 +53,27 @@ def test_with_a_model(command: str, asked_for: list[Path]) -> None:
     assert set(asked_for) == {Path("x.gguf")}
 
 
+@pytest.mark.parametrize("command", ["chat", "run", "bench"])
+@pytest.mark.parametrize("options", [(), ("--full-head",)], ids=str)
+def test_the_full_head(
+    command: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded so, and the kernels that are compiled are those for it."""
+    found: list[object] = []
+    load = fake_program.load
+
+    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
+        found.append(options["full_head"])
+        return load(path, **options)
+
+    monkeypatch.setattr(fake_program, "load", note_load)
+    monkeypatch.setattr(fake_program, "warmup", lambda _, **o: found.append(o["full_head"]))
+    done = run(command, "x.gguf", *COMMANDS[command], *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(found) == {bool(options)}
+    assert len(found) == (1 if command == "bench" else 2)
+
+
 @pytest.mark.parametrize("command", ["run", "bench", "perplexity"])
 def test_json_stays_json(command: str) -> None:
     assert json_of(run(command, *COMMANDS[command], "--json"))

@@ -4,6 +4,7 @@ import gguf
 import numpy as np
 
 from edgeqwen.formats import FORMATS, Format, packing
+from edgeqwen.ggml_types import GgmlType
 from edgeqwen.kernels.embed import EMBED, embed
 from edgeqwen.kernels.state import STATE
 from edgeqwen.simd.isa import Isa
@@ -33,11 +34,16 @@ def weights_of(format_: Format, n_rows: int, row_tiles: int, seed: int = 0) -> n
     """Returns rows of blocks like a model's: any integers, with small factors of either sign."""
     n_columns = row_tiles * format_.tile_columns
     if format_.integer_activations:
-        return random_rows(format_.name, n_rows, n_columns, std=0.05, seed=seed)
+        return random_rows(plain_format(format_), n_rows, n_columns, std=0.05, seed=seed)
     kind = gguf.GGMLQuantizationType(format_.ggml_type)
     weights = np.random.default_rng(seed).standard_normal((n_rows, n_columns))
     data: np.ndarray = gguf.quants.quantize(weights.astype(np.float32), kind)
     return np.ascontiguousarray(data).view(np.uint8)
+
+
+def plain_format(format_: Format) -> str:
+    """Returns the name of the type that the file has, also for a screened format."""
+    return GgmlType(format_.ggml_type).name
 
 
 def dequantized(format_: Format, rows: np.ndarray) -> np.ndarray:
@@ -51,11 +57,16 @@ def dequantized(format_: Format, rows: np.ndarray) -> np.ndarray:
 
 
 def pack(format_: Format, rows: np.ndarray, *, last_tile: int | None = None) -> np.ndarray:
-    """Returns tiles uint8 [n_tiles, row_tiles, tile_bytes]; those not packed hold 0xEE."""
+    """Returns tiles uint8 [n_tiles, row_tiles, tile_bytes]; those not packed hold 0xEE.
+
+    What the format keeps apart lies before them in memory.
+    """
     n_rows, row_bytes = rows.shape
     row_tiles = row_bytes // format_.tile_row_bytes
     n_tiles = -(-n_rows // 16)
-    tiles = np.full((n_tiles, row_tiles, format_.tile_bytes), 0xEE, np.uint8)
+    apart = n_tiles * row_tiles * format_.apart_tile_bytes
+    memory = np.full(apart + n_tiles * row_tiles * format_.tile_bytes, 0xEE, np.uint8)
+    tiles = memory[apart:].reshape(n_tiles, row_tiles, format_.tile_bytes)
     pack_range(format_, rows, tiles, 0, n_tiles if last_tile is None else last_tile)
     return tiles
 

@@ -1,6 +1,6 @@
 """The sampler against its plain twin, and what it promises about seeds, ties and broken logits."""
 
-import secrets
+import os
 from collections import Counter
 
 import numpy as np
@@ -115,7 +115,7 @@ def test_same_seed_same_tokens() -> None:
 
 def test_without_a_seed_each_sampler_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Sampler(SamplingOptions(), VOCAB).seed != Sampler(SamplingOptions(), VOCAB).seed
-    monkeypatch.setattr(secrets, "randbits", lambda bits: 7)
+    monkeypatch.setattr(os, "urandom", lambda n: (7).to_bytes(n))
     assert Sampler(SamplingOptions(), VOCAB).seed == 7
 
 
