@@ -202,17 +202,16 @@ def screens_the_head() -> bool:
 def packed_file(source: Path) -> Path | None:
     """Returns what ``edgeqwen pack`` makes of a file; None where there is no such command.
 
-    It is made once and stays beside the source.
+    It lies beside the source, and is made anew each time: its layout changes with edgeqwen.
     """
     from edgeqwen.cli.app import app
 
     if "pack" not in {command.name for command in app.registered_commands}:
         return None
     packed = source.with_name(f"{source.stem}-packed.gguf")
-    if not packed.exists() or packed.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(
-            [sys.executable, "-m", "edgeqwen", "pack", str(source), "-o", str(packed)], check=True
-        )
+    subprocess.run(
+        [sys.executable, "-m", "edgeqwen", "pack", str(source), "-o", str(packed)], check=True
+    )
     return packed
 
 

@@ -28,6 +28,7 @@ if __package__ in (None, ""):  # run as a file: only this folder is on the path
 
 from benchmarks import machine
 from benchmarks.guide_tasks import positive
+from benchmarks.lasting_team import LastingTeam
 from benchmarks.scaling_model import Barrier, Memory, Operation, losses, step_seconds
 from benchmarks.slow_motion import Emulation, emulate, one_layer
 from benchmarks.tape_profile import (
@@ -40,7 +41,6 @@ from benchmarks.tape_profile import (
     profile,
     totals,
 )
-from edgeqwen.executor import Team
 from edgeqwen.roofline import Limits
 
 CORES = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -58,8 +58,8 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     if 2 not in counts:
         return None
     with ExitStack() as stack:
-        teams = {n: stack.enter_context(closing(Team(n))) for n in counts}
         stepper = stack.enter_context(closing(Stepper(path, max(counts))))
+        teams = {n: stack.enter_context(closing(LastingTeam(n))) for n in counts}
         memory, barrier = _memory(options.rounds), measure_barrier(teams[1], teams[2])
         found: dict[str, Any] = {
             "memory_bytes_per_s": {"1": memory.one, "2": memory.two},
@@ -141,7 +141,7 @@ def _memory(n_rounds: int) -> Memory:
 
 
 def _measured(
-    stepper: Stepper, step: Step, teams: Mapping[int, Team], options: argparse.Namespace
+    stepper: Stepper, step: Step, teams: Mapping[int, LastingTeam], options: argparse.Namespace
 ) -> dict[int, float]:
     """Returns the seconds of a step by the number of cores, medians of rounds in turns."""
     recorded: dict[int, Recorded] = {n: stepper.record(step, n) for n in teams}

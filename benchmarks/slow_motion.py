@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.lasting_team import LastingTeam
 from benchmarks.scaling_model import Operation, makespan
 from benchmarks.system_calls import address_of, call_with_one
-from edgeqwen.executor import Tape, Team
+from edgeqwen.executor import Tape
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.isa import current_isa
 from edgeqwen.simd.ops import peek_i32
@@ -62,7 +63,7 @@ def emulate(
     times_slower = seconds / expected
     slowed = [_microseconds(op, times_slower) for op in operations]
     slowness = np.array([round(1000 / speed) for speed in speeds], np.int32)
-    with closing(Team(len(speeds))) as team:
+    with closing(LastingTeam(len(speeds))) as team:
         # The threads begin with a sleep that all have a part in.
         _run(team, [np.full(4 * len(speeds), 2000, np.int32)], slowness, 0)
         late = _lateness(team)
@@ -92,14 +93,16 @@ def _microseconds(op: Operation, times_slower: float) -> np.ndarray:
     return np.array([round(s * times_slower * 1e6) for s in op.durations()], np.int32)
 
 
-def _lateness(team: Team) -> int:
+def _lateness(team: LastingTeam) -> int:
     """Returns by how many microseconds a sleeper comes too late, as a rule."""
     naps = [np.full(1, 500, np.int32) for _ in range(100)]
     seconds = _run(team, naps, np.full(team.n_threads, 1000, np.int32), 0)
     return max(0, round(1e6 * seconds / len(naps)) - 500)
 
 
-def _run(team: Team, durations: Sequence[np.ndarray], slowness: np.ndarray, late: int) -> float:
+def _run(
+    team: LastingTeam, durations: Sequence[np.ndarray], slowness: np.ndarray, late: int
+) -> float:
     """Records operations of these chunks and runs them once; returns the seconds."""
     tape = Tape()
     for chunks in durations:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.lasting_team import LastingTeam
 from benchmarks.scaling_model import Barrier, Operation
 from benchmarks.system_calls import address_of, call_with_two
 from edgeqwen.engine import PREFILL_TOKENS, Engine
-from edgeqwen.executor import Tape, Team
+from edgeqwen.executor import Tape
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.simd.atomics import pause
 from edgeqwen.simd.compile import kernel
@@ -63,12 +64,16 @@ PREFILL = Step("prefill", PREFILL_TOKENS, 0)
 
 
 class Stepper:
-    """A model whose steps are recorded for any number of threads, and run by as many or fewer."""
+    """A model whose steps are recorded for any number of threads, and run by as many or fewer.
+
+    It must be closed after the teams that ran them.
+    """
 
     def __init__(self, path: Path, n_threads: int) -> None:
         """``n_threads``: the most that a step is run by."""
         self._file = GgufFile.open(path)
         self._engine = Engine(self._file, n_threads=n_threads, max_context=PREFILL_TOKENS)
+        self._engine.wait_until_loaded()
         self._sequence = self._engine.new_sequence()
         random = np.random.default_rng(0)
         vocab_size = self._engine.config.vocab_size
@@ -81,7 +86,7 @@ class Stepper:
         recorder = self._engine._recorder
         recorder.n_threads, own = n_threads, recorder.n_threads
         try:
-            tape, _ = self._engine._recorded(step.name)
+            tape, self._buffers = self._engine._record(step.name)
         finally:
             recorder.n_threads = own
         tape.finish()
@@ -105,8 +110,7 @@ class Stepper:
 
     def logits(self) -> NDArray[np.float32]:
         """Returns float32 [vocab_size], what the last step has computed."""
-        _, buffers = self._engine._recorded(DECODE.name)
-        return buffers.logits(1, self._engine.config.vocab_size)[0].copy()
+        return self._buffers.logits(1, self._engine.config.vocab_size)[0].copy()
 
     def close(self) -> None:
         self._sequence.close()
@@ -122,7 +126,7 @@ class Recorded:
     tape: Tape
     stepper: Stepper
 
-    def run(self, team: Team, tape: Tape | None = None) -> float:
+    def run(self, team: LastingTeam, tape: Tape | None = None) -> float:
         """Runs the step, or another tape of it; returns the seconds it took."""
         self.stepper.prepare(self.step)
         began = time.perf_counter()
@@ -159,8 +163,8 @@ def _is_product(arguments: NDArray[Any]) -> bool:
     return {"weights", "n_tiles", "tiles_per_chunk"} <= set(arguments.dtype.names or ())
 
 
-def profile(recorded: Recorded, team: Team, n_steps: int) -> list[Operation]:
-    """Returns the tape's operations with the median of the seconds that each took the team.
+def profile(recorded: Recorded, team: LastingTeam, n_steps: int) -> list[Operation]:
+    """Returns the tape's operations with the median of the seconds that each took a team of one.
 
     What the executor itself takes between two operations isn't in them.
     """
@@ -182,7 +186,7 @@ def profile(recorded: Recorded, team: Team, n_steps: int) -> list[Operation]:
     return found
 
 
-def measure_barrier(one: Team, two: Team) -> Barrier:
+def measure_barrier(one: LastingTeam, two: LastingTeam) -> Barrier:
     """Returns what the executor takes from one operation to the next on one core, and on two.
 
     Two threads that had nothing to do would not wait for one another: each has a chunk of some two
@@ -194,12 +198,12 @@ def measure_barrier(one: Team, two: Team) -> Barrier:
     return Barrier(empty, empty + max(0.0, together - alone))
 
 
-def empty_seconds(team: Team) -> float:
+def empty_seconds(team: LastingTeam) -> float:
     """Returns the seconds of an operation of a single chunk that does nothing."""
     return _operation_seconds(team, 0, chunks=1)
 
 
-def _operation_seconds(team: Team, n_pauses: int, *, chunks: int) -> float:
+def _operation_seconds(team: LastingTeam, n_pauses: int, *, chunks: int) -> float:
     """Returns the seconds of an operation whose chunks pause so often, over many in a row."""
     tape, n_operations = Tape(), 1000
     for _ in range(n_operations):

@@ -191,7 +191,7 @@ def test_starts_take_turns_and_the_first_round_does_not_count(
     assert list(found["contestants"]) == ["edgeqwen", "llama.cpp"]  # type: ignore[index]
 
 
-def test_a_file_is_packed_once_where_there_is_such_a_command(
+def test_a_file_is_packed_where_there_is_such_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeqwen.cli.app import app
@@ -208,7 +208,7 @@ def test_a_file_is_packed_once_where_there_is_such_a_command(
     assert performance_runs.packed_file(source) is None
     monkeypatch.setattr(app, "registered_commands", [SimpleNamespace(name="pack")])
     packed = tmp_path / "m-packed.gguf"
-    assert performance_runs.packed_file(source) == performance_runs.packed_file(source) == packed
+    assert performance_runs.packed_file(source) == packed
     assert ran == [["-m", "edgeqwen", "pack", str(source), "-o", str(packed)]]
 
 

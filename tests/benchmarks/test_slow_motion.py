@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import slow_motion
+from benchmarks.lasting_team import LastingTeam
 from benchmarks.scaling_model import Operation, makespan
 from benchmarks.slow_motion import emulate, one_layer
-from edgeqwen.executor import Team
 
 OPERATIONS = (Operation("norm", 0.1, (1,)), Operation("product", 2.0, (3, 3, 3, 1)))
 
@@ -17,13 +17,13 @@ OPERATIONS = (Operation("norm", 0.1, (1,)), Operation("product", 2.0, (3, 3, 3, 
 def test_no_chunk_is_done_early(n_chunks: int, n_threads: int) -> None:
     """However busy the machine is, sleepers never come too early."""
     slowness = np.full(n_threads, 1500, np.int32)
-    with closing(Team(n_threads)) as team:
+    with closing(LastingTeam(n_threads)) as team:
         seconds = slow_motion._run(team, [np.full(n_chunks, 2000, np.int32)] * 2, slowness, 0)
     assert seconds >= 2 * makespan([0.003] * n_chunks, [1.0] * n_threads)
 
 
 def test_a_slow_core_sleeps_longer() -> None:
-    with closing(Team(1)) as team:
+    with closing(LastingTeam(1)) as team:
         durations, slowness = [np.full(4, 2000, np.int32)], np.full(1, 10_000, np.int32)
         assert slow_motion._run(team, durations, slowness, 0) >= 4 * 0.02
 

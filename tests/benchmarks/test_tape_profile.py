@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.lasting_team import LastingTeam
 from benchmarks.slow_motion import NAP, nap
 from benchmarks.system_calls import address_of
 from benchmarks.tape_profile import (
@@ -18,7 +19,7 @@ from benchmarks.tape_profile import (
     profile,
     totals,
 )
-from edgeqwen.executor import Tape, Team
+from edgeqwen.executor import Call, Tape
 from edgeqwen.model.qwen2 import CHUNKS_PER_THREAD
 from tests.engines import write_model
 from tests.isas import NATIVE
@@ -36,15 +37,12 @@ def stepper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stepper]:
 
 @each_step
 def test_operations_and_their_chunks(stepper: Stepper, step: Step) -> None:
-    with closing(Team(1)) as team:
+    with closing(LastingTeam(1)) as team:
         operations = profile(stepper.record(step, 3), team, 2)
     names = [op.name for op in operations]
     assert names[:2] == ["embed", "angles"]
     assert names[-1] == "logits product"
-    # Of one token, each thread computes the norm for itself, before its first chunk.
-    has_norm = step.n_tokens == 1
-    assert (names[-2] == "norm") != has_norm
-    assert (len(names) - (3 if has_norm else 4)) % stepper.n_layers == 0
+    assert (len(names) - 3) % stepper.n_layers == 0
     logits = operations[-1]
     # 100 tiles, in chunks for three threads; 96 columns of Q8_0.
     assert sum(logits.chunks) == 100
@@ -57,9 +55,15 @@ def test_operations_and_their_chunks(stepper: Stepper, step: Step) -> None:
 
 
 @each_step
+def test_a_step_is_recorded_anew_for_other_threads(stepper: Stepper, step: Step) -> None:
+    chunks = {n: stepper.record(step, n).chunks()[-1] for n in (1, 2, 4)}
+    assert [max(sizes) for sizes in chunks.values()] == [12, 6, 3]
+
+
+@each_step
 def test_a_stamped_step_computes_the_same(stepper: Stepper, step: Step) -> None:
     recorded = stepper.record(step, 2)
-    with closing(Team(2)) as team:
+    with closing(LastingTeam(2)) as team:
         assert recorded.run(team) > 0
         before = stepper.logits()
         profile(recorded, team, 1)
@@ -81,13 +85,35 @@ def test_stamps_lie_an_operation_apart() -> None:
         tape.add(nap, NATIVE, NAP, arguments, chunks=2 - i % 2)
     tape.finish()
     stamped = _Stamped(tape, NATIVE)
-    with closing(Team(1)) as team:
+    with closing(LastingTeam(1)) as team:
         team.run(stamped, 1, 1)  # type: ignore[arg-type]
     assert (stamped.seconds() >= [0.010, 0.008, 0.001]).all()
 
 
+def test_what_comes_before_an_operation_is_timed_apart() -> None:
+    tape, durations = Tape(), np.array([3000, 9000], np.int32)
+    slowness = np.full(2, 1000, np.int32)
+
+    def arguments(i: int) -> dict[str, int]:
+        return {
+            "usleep": address_of("usleep"),
+            "durations": durations[i:].ctypes.data,
+            "slowness": slowness.ctypes.data,
+            "late": 0,
+        }
+
+    tape.add(nap, NATIVE, NAP, arguments(0))
+    tape.add(nap, NATIVE, NAP, arguments(0), prologue=Call.of(nap, NATIVE, NAP, arguments(1)))
+    tape.finish()
+    stamped = _Stamped(tape, NATIVE)
+    assert (stamped.places, stamped.prologues) == ({0: 0, 1: 2}, {1: 1})
+    with closing(LastingTeam(1)) as team:
+        team.run(stamped, 1, 1)  # type: ignore[arg-type]
+    assert (stamped.seconds() >= [0.003, 0.009, 0.003]).all()
+
+
 def test_operations_of_a_name_are_summed(stepper: Stepper) -> None:
-    with closing(Team(1)) as team:
+    with closing(LastingTeam(1)) as team:
         operations = profile(stepper.record(STEPS[0], 1), team, 3)
     found = totals(operations)
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -96,7 +122,7 @@ def test_operations_of_a_name_are_summed(stepper: Stepper) -> None:
 
 
 def test_a_barrier_costs_something(stepper: Stepper) -> None:
-    with closing(Team(1)) as one, closing(Team(2)) as two:
+    with closing(LastingTeam(1)) as one, closing(LastingTeam(2)) as two:
         barrier = measure_barrier(one, two)
         assert 0 < empty_seconds(one) < 1e-3
     assert 0 < barrier.one <= barrier.two
