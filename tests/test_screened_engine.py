@@ -10,11 +10,12 @@ import pytest
 from edgeqwen.engine import Engine, warmup
 from edgeqwen.errors import EdgeqwenError
 from edgeqwen.formats import Q6_K, Q8_0
-from edgeqwen.formats.screened import SCREENED
+from edgeqwen.formats.screened import LEAST_ROWS, SCREENED
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.kernels.coarse import LOWEST
 from edgeqwen.kernels.screen import MOST_WANTED
 from edgeqwen.model import weights as weights_module
+from edgeqwen.model.unloaded import unloaded_family
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.sampling import Sampler, SamplingOptions
 from tests.engines import open_engine, write_model
@@ -181,3 +182,16 @@ def test_warming_up_compiles_all_that_is_needed(path: Path, full_head: bool) -> 
         assert len(engine.kernels()) == len(steps)
         engine.close()
     assert ("compute_survivors" in names) is not full_head
+
+
+def test_warming_up_for_every_model_compiles_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "LEAST_ROWS", LEAST_ROWS)
+    tokens: dict[str, set[str]] = {}
+    for model in unloaded_family():
+        engine = Engine(model, n_threads=1, max_context=64, pack=False)
+        for name, token in engine.kernels():
+            tokens.setdefault(name, set()).add(token)
+        engine.close()
+    assert len(tokens["coarse"]) == len(SCREENED)
+    for name in ("embed", "gemv", "gemm"):
+        assert sum("screened" in token for token in tokens[name]) == len(SCREENED)

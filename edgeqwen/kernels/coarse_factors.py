@@ -67,7 +67,7 @@ def _moments(tiling, panel, line, group):  # type: ignore[no-untyped-def]
     for vector in range(n * group, n * group + n):
         first = panel + 4 * (line + _lines(tiling) * vector)
         for address in range(first, first + 4):
-            x = np.int64(np.int8(peek_u8(address)))
+            x = int(np.int8(peek_u8(address)))
             total += x
             squares += x * x
     return total, squares

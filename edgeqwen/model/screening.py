@@ -87,7 +87,8 @@ def mean_square_scales(head: Matrix) -> NDArray[np.float32]:
     scales = format_.scales(some.reshape(-1, format_.tile_bytes))
     squares = np.square(scales, dtype=np.float64)
     squares = squares.reshape(len(some), head.n_blocks, format_.groups, TILE_ROWS)
-    return squares.mean(axis=(0, 3)).astype(np.float32)
+    means: NDArray[np.float32] = squares.mean(axis=(0, 3)).astype(np.float32)
+    return means
 
 
 class Screen:

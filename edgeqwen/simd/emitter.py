@@ -140,7 +140,7 @@ class Emitter:
         return self.b.select(self.b.fcmp_ordered("<", x, y), x, y)
 
     def unary(self, name: str, x: Value) -> Value:
-        """llvm.{fabs,rint,floor}."""
+        """llvm.{fabs,rint,floor,sqrt}."""
         f = self.function(f"llvm.{name}.v{x.type.count}f32", x.type, x.type)
         return self.b.call(f, [x])
 

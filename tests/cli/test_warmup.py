@@ -18,7 +18,8 @@ def test_compiles(
 ) -> None:
     calls = []
 
-    def warmup(path: Path | None, *, n_threads: int | None, progress: Any) -> None:
+    def warmup(path: Path | None, *, n_threads: int | None, full_head: bool, progress: Any) -> None:
+        assert not full_head
         progress(1, 1)
         calls.append((path, n_threads))
 

@@ -12,6 +12,7 @@ import pytest
 from edgeqwen.formats import FORMATS, Q4_0, Q8_0, Format, Tiling
 from edgeqwen.formats.integer import IntegerFormat
 from edgeqwen.formats.iq4 import TableFormat
+from edgeqwen.formats.screened import SCREENED
 from edgeqwen.kernels import gemv
 from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.simd.isa import ISAS, NEON, NEON_DOTPROD, Isa
@@ -22,6 +23,8 @@ from tests.simd.processes import answer, start
 PROGRAM = """
 import json
 from edgeqwen.formats import Q4_0, Q4_K, Q6_K, Q8_0
+from edgeqwen.formats.screened import SCREENED
+from edgeqwen.kernels.coarse import coarse
 from edgeqwen.kernels.attention import attention_many
 from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.kernels.gemm import gemm
@@ -35,6 +38,9 @@ wanted = {{}}
 for f in (Q4_0, Q8_0):
     wanted[f.name + " gemv"] = gemv, f.gemv_tiling(isa)
     wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
+screened = SCREENED[Q8_0.ggml_type].gemv_tiling(isa)
+wanted["coarse"] = coarse, screened
+wanted["screened gemv"] = gemv, screened
 if isa.name == "avx512-vnni":
     for f in (Q4_K, Q6_K):
         wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
@@ -143,6 +149,31 @@ def test_gemv_asks_for_memory_ahead(
     found = inner_loop(codes[isa.name][f"{format_.name} gemv"], isa.dot, "none")
     lines = -(-format_.block_bytes // gemv.LINE_BYTES)
     assert [level for _, level in gemv.AHEAD] == [2, 1]
+    assert (found.count("prefetcht1"), found.count("prefetcht0")) == (lines, lines)
+
+
+@each_x86
+def test_the_coarse_pass_takes_no_more_than_gemv_of_4_bits(
+    codes: dict[str, dict[str, str]], isa: Isa
+) -> None:
+    """As many dot products, few instructions more, and memory is asked for as early."""
+    code = codes[isa.name]
+    found, plain = (inner_loop(code[name], isa.dot, "none") for name in ("coarse", "Q4_0 gemv"))
+    assert found.count(isa.dot) == plain.count(isa.dot) == 8 * isa.parts
+    assert len(found.instructions) <= 1.1 * len(plain.instructions)
+    for level in ("prefetcht1", "prefetcht0"):
+        assert found.count(level) == plain.count(level)
+    if isa.name == "avx512-vnni":
+        assert inner_loop(code["coarse"], isa.dot, r"zmm.*\(%rsp|\(%rsp.*zmm").spills == []
+
+
+@each_x86
+def test_gemv_asks_for_both_parts_of_a_screened_head(
+    codes: dict[str, dict[str, str]], isa: Isa
+) -> None:
+    found = inner_loop(codes[isa.name]["screened gemv"], isa.dot, "none")
+    format_ = SCREENED[Q8_0.ggml_type]
+    lines = -(-format_.block_bytes // gemv.LINE_BYTES) + format_.lines
     assert (found.count("prefetcht1"), found.count("prefetcht0")) == (lines, lines)
 
 
