@@ -323,8 +323,8 @@ def _format(
     found = format_in_memory(tensor, config, full_head=full_head)
     if tensor.layout is not None:
         # The layout is the file's; this version may lack it.
-        known = {f.name: f for f in (*FORMATS.values(), *SCREENED.values())}
-        found = known.get(tensor.layout)
+        by_name = {f.name: f for f in (*FORMATS.values(), *SCREENED.values())}
+        found = by_name.get(tensor.layout)
         if found is not None and found.ggml_type != tensor.type:
             found = None
     if found is None:
