@@ -141,7 +141,7 @@ class Engine:
         packing = self._weights.kernels()
         kernels = packing | self.kernels(("prefill", "decode"))
         for i, compiled in enumerate(kernels.values()):
-            if i == len(packing) and not self._weights.is_begun:
+            if i == len(packing) and not self._weights.is_begun and not self._weights.is_in_file:
                 self._weights.start_packing(self._team)
             compiled()
             if progress is not None:
@@ -149,6 +149,9 @@ class Engine:
         for name in ("prefill", "decode"):
             self._tape(name)
         give_back_memory()
+        if not self._weights.is_begun:
+            # A packed file's pages come so fast that they needn't meet those of LLVM in memory.
+            self._weights.start_packing(self._team)
 
     def wait_until_loaded(self, progress: Progress | None = None) -> None:
         """Returns when the weights are packed; ``progress(done, total)`` gets bytes of the file.

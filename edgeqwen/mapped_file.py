@@ -1,12 +1,21 @@
 """A regular file mapped into memory for reading, whose memory can be given up."""
 
 import contextlib
+import ctypes
 import mmap
 import os
 import stat
+import sys
+import threading
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from edgeqwen.errors import FileFormatError
+
+_MADV_POPULATE_READ = 22  # Linux; Python has no name for it
+_POPULATED_BYTES = 16 << 20
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -48,10 +57,39 @@ def release(mapping: mmap.mmap, start: int, stop: int) -> None:
 
 
 def read_ahead(mapping: mmap.mmap) -> None:
-    """Has the system begin to read a file that will be needed in whole."""
-    if hasattr(mmap, "MADV_WILLNEED"):
+    """Has a file read that will be needed in whole, by a thread that isn't waited for.
+
+    In huge pages, where the file system has them: reading all of a file in small ones takes a third
+    more time, again and again. Elsewhere than on Linux, the system is only told.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        view = np.frombuffer(mapping, np.uint8)
+        threading.Thread(target=_populate, args=(view,), name="edgeqwen-map", daemon=True).start()
+    elif hasattr(mmap, "MADV_WILLNEED"):
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_WILLNEED)
+
+
+def _populate(view: npt.NDArray[np.uint8]) -> None:
+    """Puts a file's pages in their places: whoever touches them in turn is stopped by each."""
+    madvise = ctypes.CDLL(None).madvise  # without the GIL, unlike Python's own
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for start in range(0, len(view), _POPULATED_BYTES):
+        part = view[start : start + _POPULATED_BYTES]
+        if madvise(part.ctypes.data, part.nbytes, _MADV_POPULATE_READ) != 0:
+            return  # Linux before 5.14
+
+
+def forget(path: Path) -> None:
+    """Lets the system drop what it holds of a file that was just written and stored.
+
+    It holds it in small pages, in which ``read_ahead`` would find it.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def unmap(mapping: mmap.mmap) -> None:

@@ -18,6 +18,7 @@ from edgeqwen.ggml_types import GgmlType
 from edgeqwen.gguf_arrays import NumberArray
 from edgeqwen.gguf_file import GgufFile, TensorInfo
 from edgeqwen.gguf_packed import packed_metadata
+from edgeqwen.mapped_file import forget
 from edgeqwen.model.weights import format_in_memory, matrix_groups
 from edgeqwen.quant.gguf_writer import GgufWriter, PlannedTensor
 from edgeqwen.quant.output_check import check_outputs
@@ -58,6 +59,7 @@ def pack(
         plan = _Plan(file)
         with GgufWriter(output, plan.metadata, plan.tensors) as writer:
             _write(plan, writer, threads, progress or _no_progress)
+        forget(output)
         return writer.size
 
 

@@ -143,6 +143,11 @@ class Weights:
         }
 
     @property
+    def is_in_file(self) -> bool:
+        """Whether the file is packed, and used in place."""
+        return self._file.is_packed
+
+    @property
     def is_begun(self) -> bool:
         """Whether packing was begun, or ended."""
         return self._is_begun
@@ -155,7 +160,8 @@ class Weights:
         """
         self._is_begun = True
         if self._file.is_packed:
-            self._file.read_ahead()
+            if self._file.size < physical_memory() * 3 // 4:
+                self._file.read_ahead()
             return
         if self._size > physical_memory():
             raise UnsupportedError(
