@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import itertools
-import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgeqwen.model.weights import Matrix, Weights
 from tests.formats.packing import unpack
 from tests.gguf_samples import write_tiny_gguf
 from tests.isas import NATIVE
+from tests.resident import resident_bytes
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -277,17 +277,6 @@ def test_what_was_read_of_the_file_is_given_up(opened: Make, tmp_path: Path) -> 
     # All but the pages that jobs share, and what they don't pack.
     assert resident_bytes(tmp_path / "tiny.gguf") < before / 2
     team.close()
-
-
-def resident_bytes(path: Path) -> int:
-    """Returns how much of a file this process has in its memory by mapping it."""
-    total, is_of_file = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            is_of_file = line.endswith(str(path))
-        elif is_of_file and line.startswith("Rss:"):
-            total += 1024 * int(line.split()[1])
-    return total
 
 
 def test_a_late_thread_still_finds_the_tape_of_packing(opened: Make) -> None:

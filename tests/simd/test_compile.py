@@ -1,7 +1,10 @@
 """Kernels by their address, argument records, and the GIL that they leave to others."""
 
+import re
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from edgeqwen.simd.atomics import atomic_load, yield_processor
 from edgeqwen.simd.calls import call_kernel
 from edgeqwen.simd.compile import INT, inline_kernel, kernel
 from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.machine_code import give_back_memory
 from edgeqwen.simd.ops import lanes, poke_i64
 from edgeqwen.simd.records import record, record_view
 from tests.isas import TEST_ISAS, address
@@ -72,3 +76,39 @@ def test_python_runs_while_a_kernel_waits() -> None:
     cell[0] = 1  # would never be reached if the kernel held the GIL
     thread.join(30)
     assert not thread.is_alive()
+
+
+@kernel
+def printing(x):  # type: ignore[no-untyped-def]
+    print(x)
+
+
+def test_a_call_that_another_process_could_not_make_is_refused() -> None:
+    """Linking it would end that process."""
+    with pytest.raises(TypeError, match=r"printing calls .*Py.*, which not every process has"):
+        printing(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is anything given back")
+def test_llvm_s_code_is_given_back_and_comes_back() -> None:
+    def resident() -> int:
+        """KB of LLVM's code in this process."""
+        total, is_code = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                is_code = "libllvmlite" in line and " r-xp " in line
+            elif is_code and line.startswith("Rss:"):
+                total += int(line.split()[1])
+        return total
+
+    first, again = kernel(counted), kernel(counted)
+    assert first(20) == 21
+    before = resident()
+    give_back_memory()
+    assert resident() < before / 2
+    assert again(41) == 42
+    assert first(1) == 2
+
+
+def counted(x):  # type: ignore[no-untyped-def]
+    return x + 1
