@@ -138,15 +138,17 @@ class Engine:
         Begins to pack the weights as soon as it can, unless that was begun. ``progress(done,
         total)`` counts kernels.
         """
+        # The kernels of the full head are among those of prefill.
+        steps = ("prefill", "screened" if self._screen.exists else "decode")
         packing = self._weights.kernels()
-        kernels = packing | self.kernels(("prefill", "decode"))
+        kernels = packing | self.kernels(steps)
         for i, compiled in enumerate(kernels.values()):
             if i == len(packing) and not self._weights.is_begun and not self._weights.is_in_file:
                 self._weights.start_packing(self._team)
             compiled()
             if progress is not None:
                 progress(i + 1, len(kernels))
-        for name in ("prefill", "decode"):
+        for name in steps:
             self._tape(name)
         give_back_memory()
         if not self._weights.is_begun:
