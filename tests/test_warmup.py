@@ -1,7 +1,9 @@
 """Warming up compiles all that a model needs: afterwards, nothing is compiled any more."""
 
 from pathlib import Path
+from typing import Any
 
+from edgeqwen.formats.screened import LEAST_ROWS
 from tests.gguf_samples import write_tiny_gguf
 from tests.simd.processes import answer, start
 
@@ -28,17 +30,40 @@ print(json.dumps(len(compilations)))
 """
 
 
+LOAD = """
+import json, sys
+import edgeqwen
+from edgeqwen.simd.compile import compilations
+
+kernels = []
+with edgeqwen.load(sys.argv[1], n_threads=2, compiling=lambda *step: kernels.append(step)) as model:
+    n_compiled = len(compilations)
+    "".join(model.generate("hello world", max_tokens=4, seed=1))
+print(json.dumps([n_compiled, kernels[-1], compilations[n_compiled:]]))
+"""
+SIZES = {"n_heads": 2, "n_kv_heads": 1, "head_dim": 32}
+
+
+def run(program: str, model: Path) -> Any:
+    """Runs a program with a cache of kernels beside the model."""
+    argument = f"import sys; sys.argv[1:] = [{str(model)!r}]"
+    cache = {"EDGEQWEN_CACHE_DIR": str(model.parent / "cache")}
+    return answer(start(argument + program, environment=cache))
+
+
+def test_loading_compiles_what_generating_needs(tmp_path: Path) -> None:
+    """And tells how far it is. The head is large enough to be screened."""
+    model = tmp_path / "model.gguf"
+    write_tiny_gguf(model, types={"token_embd": "Q8_0"}, vocab_size=LEAST_ROWS, **SIZES)
+    n_compiled, (done, total), later = run(LOAD, model)
+    assert n_compiled > 20
+    assert done == total >= n_compiled
+    assert later == []
+
+
 def test_nothing_is_compiled_afterwards(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     types = {"token_embd": "Q8_0", "blk.0.ffn_up": "Q4_0", "blk.0.ffn_gate": "Q4_0"}
-    write_tiny_gguf(model, types=types, n_heads=2, n_kv_heads=1, head_dim=32, vocab_size=400)
-    cache = {"EDGEQWEN_CACHE_DIR": str(tmp_path / "cache")}
-
-    def run(program: str) -> object:
-        argument = f"import sys; sys.argv[1:] = [{str(model)!r}]"
-        return answer(start(argument + program, environment=cache))
-
-    n_compiled = run(WARMUP)
-    assert isinstance(n_compiled, int)
-    assert n_compiled > 20
-    assert run(PROGRAM) == [[], False]
+    write_tiny_gguf(model, types=types, vocab_size=400, **SIZES)
+    assert run(WARMUP, model) > 20
+    assert run(PROGRAM, model) == [[], False]
