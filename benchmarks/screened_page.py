@@ -58,6 +58,9 @@ def page(report: Mapping[str, Any]) -> str:
         share_table(report),
         "Heads of true size, over all hidden states:",
         head_table(report),
+        "Where 100 % were computed, errors were more than twice as large as expected: with heavy "
+        "tails, many weights are so small beside the largest of their block that their low bits "
+        "are all alike.",
         "## What it takes to hide a token",
         "Hidden states made from the weights to deceive the screen: a row that is near the 20 "
         "largest logits is pushed there by its own low bits, of which the high bits tell nothing. "
