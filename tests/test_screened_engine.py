@@ -126,6 +126,7 @@ def test_what_is_no_number_is_reported_as_ever(engines: tuple[Engine, Engine]) -
     """A NaN among the weights of one row, which nothing but its own logit shows."""
     messages = []
     for engine in engines:
+        engine.wait_until_loaded()
         head = engine._weights.head
         region = engine._weights._region
         row_bytes = head.row_tiles * head.format.tile_bytes

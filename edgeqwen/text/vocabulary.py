@@ -178,8 +178,8 @@ def _types(metadata: Mapping[str, Any], n_tokens: int, source: str) -> npt.NDArr
             f"{source}: {key} is {found}, expected {n_tokens} numbers, one for each token"
         )
     known = {int(kind) for kind in TokenType}
-    if isinstance(types, np.ndarray):
-        # They are 1 to 6 without a gap, and numpy takes its time to look for them one by one.
+    if isinstance(types, np.ndarray) and types.dtype.kind in "iu":
+        # They are 1 to 6 without a gap, and looking for each takes longer.
         is_known = (types >= min(known)) & (types <= max(known))
     else:
         is_known = np.array([kind in known for kind in types])

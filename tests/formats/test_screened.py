@@ -3,20 +3,21 @@
 import numpy as np
 import pytest
 
-from edgeqwen.formats import FORMATS, packing
+from edgeqwen.formats import FORMATS
 from edgeqwen.formats.screened import SCREENED, ScreenedFormat
 from edgeqwen.simd.isa import Isa
 from tests.formats.packing import (
     blocks_of,
     dequantized,
     pack,
+    pack_range,
     plain_format,
     unpack,
     unpack_tiles,
     weights_of,
 )
 from tests.formats.test_tiles import same
-from tests.isas import ALL_ISAS, NATIVE, address, each_isa
+from tests.isas import ALL_ISAS, NATIVE, each_isa
 from tests.oracles.screen import Weights
 
 each_format = pytest.mark.parametrize("format_", SCREENED.values(), ids=lambda f: f.name)
@@ -72,7 +73,7 @@ def test_tiles_are_packed_where_they_are_asked_for(format_: ScreenedFormat) -> N
     untouched = 0xEE
     assert (memory_of(some) == untouched).all()
     for first, last in ((3, 5), (0, 1)):
-        packing.pack(format_, rows, 75, 3, address(some), first, last)
+        pack_range(format_, rows, some, first, last)
     apart = 5 * 3 * format_.apart_tile_bytes
     # In reverse: the last row of tiles is the first in memory.
     found = memory_of(some)[:apart].reshape(5, -1)[::-1]
