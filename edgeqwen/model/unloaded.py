@@ -42,6 +42,7 @@ class UnloadedModel:
         }
 
     is_packed = False
+    size = 0
 
     def config(self) -> ModelConfig:
         return self._config

@@ -63,7 +63,8 @@ def test_a_step_is_recorded_anew_for_other_threads(stepper: Stepper, step: Step)
 @each_step
 def test_a_stamped_step_computes_the_same(stepper: Stepper, step: Step) -> None:
     recorded = stepper.record(step, 2)
-    with closing(LastingTeam(2)) as team:
+    # Stamped tapes are for one thread: what each thread does for itself is an operation there.
+    with closing(LastingTeam(1)) as team:
         assert recorded.run(team) > 0
         before = stepper.logits()
         profile(recorded, team, 1)
