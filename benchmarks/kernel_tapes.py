@@ -16,7 +16,7 @@ from edgeqwen.kernels.panels import PANELIZE, panelize
 from edgeqwen.kernels.plain_read import PLAIN_READ, plain_read
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.state import STATE
-from edgeqwen.model.qwen2 import tiles_per_chunk
+from edgeqwen.model.chunks import tiles_per_chunk
 from edgeqwen.model.weights import Matrix
 from edgeqwen.simd.isa import Isa, current_isa
 from tests.formats.packing import pack, weights_of
@@ -94,7 +94,10 @@ def record_products(
         for matrix in {matrix.n_rows: matrix for matrix in planned}.values()
     }
     per_chunk = [tiles_per_chunk(matrix, tiling, team.n_threads) for matrix in planned]
-    needed = max(scratch_bytes(tiling, tiles) for tiles in per_chunk)
+    needed = max(
+        scratch_bytes(tiling, matrix.n_blocks, tiles, n_tokens)
+        for matrix, tiles in zip(planned, per_chunk, strict=True)
+    )
     needed = -(-needed // 4096) * 4096
     scratch = aligned(needed * team.n_threads)
     tape = Tape()

@@ -37,7 +37,7 @@ from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.panels import PANELIZE, panelize
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.state import STATE
-from edgeqwen.model.qwen2 import tiles_per_chunk
+from edgeqwen.model.chunks import tiles_per_chunk
 from edgeqwen.model.screening import Screen, add_screen
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Matrix

@@ -101,15 +101,11 @@ class Format(Token, ABC):
         return Tiling(self, isa, 1, isa.parts)
 
     def gemm_tiling(self, isa: Isa) -> "Tiling":
-        """A panel of tokens for every tile that is unpacked."""
+        """Panels of tokens, one after the other, for all tiles of a chunk, which are unpacked."""
         return Tiling(self, isa, self.panel_width(isa), self.panel_parts(isa))
 
-    def emit_expand(self, e: Emitter, tiling: "Tiling", block: Value, target: Value) -> None:
-        """Emits a copy of a panel block to ``target`` as ``emit_step`` reads it if it expands."""
-        raise NotImplementedError(f"{self.name} reads panels as they are")
-
     @abstractmethod
-    def emit_step(
+    def emit_one(
         self,
         e: Emitter,
         tiling: "Tiling",
@@ -118,10 +114,31 @@ class Format(Token, ABC):
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        """Emits totals[part * n_tokens + token] += rows of a block * panel block.
+        """Emits totals[part] += rows of a block * the panel block of one token.
 
         ``rows`` holds each part's first row in the tile, as an int64 value.
         """
+
+    @abstractmethod
+    def unpacked_bytes(self, isa: Isa) -> int:
+        """Returns what one part of a block takes once it is unpacked."""
+
+    @abstractmethod
+    def emit_unpack(self, e: Emitter, place: "Place", row: Value, target: Value) -> None:
+        """Emits the unpacking of one part of a block, which begins at ``row``, to ``target``."""
+
+    @abstractmethod
+    def emit_many(
+        self, e: Emitter, tiling: "Tiling", block: Value, panel: Value, totals: list[Value]
+    ) -> list[Value]:
+        """Emits totals[part * n_tokens + token] += rows of an unpacked block * a panel block.
+
+        The parts of the block at ``block`` lie one behind the other.
+        """
+
+    def emit_expand(self, e: Emitter, tiling: "Tiling", block: Value, target: Value) -> None:
+        """Emits a copy of a panel block to ``target`` as ``emit_many`` reads it if it expands."""
+        raise NotImplementedError(f"{self.name} reads panels as they are")
 
     @abstractmethod
     def emit_dequantize(self, e: Emitter, place: "Place", row: Value, out: Value) -> None:
@@ -135,15 +152,6 @@ class Place:
     tile: Value
     block: Value
     apart: Value = None
-
-    def behind(self, e: Emitter, block: Value) -> "Place":
-        """The same place, loaded through ``block``, which equals its block's address.
-
-        Where LLVM can't know that they are equal, it loads nothing before ``block`` is there.
-        """
-        if self.apart is None:
-            return Place(self.tile, block)
-        return Place(self.tile, block, e.b.add(self.apart, e.b.sub(block, self.block)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +177,9 @@ class Tiling(Token):
 
     @property
     def expands(self) -> bool:
-        """Whether GEMM first writes each broadcast of a panel out as a whole vector.
+        """Whether GEMM first writes each broadcast of a panel out: ``formats/panel_token.py``.
 
-        Without broadcasts inside other instructions (AVX2), loading those vectors as operands
-        saves an instruction in three.
+        On AVX2, loading those vectors as operands saves an instruction in three.
         """
         integers = self.format.integer_activations
         return integers and self.n_tokens > 1 and self.isa.dot == "vpmaddubsw"
@@ -181,6 +188,11 @@ class Tiling(Token):
     def widens(self) -> bool:
         """Whether an expanded panel holds int16: see ``simd.running_dots``."""
         return self.expands and self.format.is_signed(self.isa)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """What a micro-kernel's parts of a block take once they are unpacked."""
+        return self.n_parts * self.format.unpacked_bytes(self.isa)
 
     @property
     def activation_words(self) -> int:

@@ -1,7 +1,7 @@
 """F32, F16 and BF16: a tile is [32 columns][16 rows] of the GGUF type's own elements."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Format, Place, Tiling
 from edgeqwen.formats.panel import Panel
@@ -29,12 +29,12 @@ class FloatFormat(Format):
 
     def panel_width(self, isa: Isa) -> int:
         # Accumulators, one weight vector a part and one broadcast must fit the registers.
-        return {16: 5, 32: 6}[isa.registers] if isa.parts < 4 else 3
+        return {1: 12, 2: 5, 4: 3}[isa.parts]
 
     def panel_parts(self, isa: Isa) -> int:
         return isa.parts
 
-    def emit_step(
+    def emit_one(
         self,
         e: Emitter,
         tiling: Tiling,
@@ -43,17 +43,29 @@ class FloatFormat(Format):
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        n_tokens = tiling.n_tokens
-        result = list(totals)
         starts = [e.rows(place.block, row, self.element_bytes) for row in rows]
+
+        def weight(part: int, k: int) -> Value:
+            return self.load(e, starts[part], k * TILE_ROWS * self.element_bytes)
+
+        return _multiply(e, tiling, weight, panel, totals)
+
+    def unpacked_bytes(self, isa: Isa) -> int:
+        return 4 * isa.lanes * BLOCK_COLUMNS
+
+    def emit_unpack(self, e: Emitter, place: Place, row: Value, target: Value) -> None:
+        start = e.rows(place.block, row, self.element_bytes)
         for k in range(BLOCK_COLUMNS):
-            weights = [self.load(e, s, k * TILE_ROWS * self.element_bytes) for s in starts]
-            for t in range(n_tokens):
-                activation = e.load_f32_splat(panel, 128 * t + 4 * k)
-                for part, weight in enumerate(weights):
-                    i = part * n_tokens + t
-                    result[i] = e.fma(weight, activation, result[i])
-        return result
+            weights = self.load(e, start, k * TILE_ROWS * self.element_bytes)
+            e.store(weights, target, 4 * e.isa.lanes * k)
+
+    def emit_many(
+        self, e: Emitter, tiling: Tiling, block: Value, panel: Value, totals: list[Value]
+    ) -> list[Value]:
+        def weight(part: int, k: int) -> Value:
+            return e.load(e.f32v, block, 4 * e.isa.lanes * (BLOCK_COLUMNS * part + k))
+
+        return _multiply(e, tiling, weight, panel, totals)
 
     def emit_dequantize(self, e: Emitter, place: Place, row: Value, out: Value) -> None:
         start = e.rows(place.block, row, self.element_bytes)
@@ -61,6 +73,28 @@ class FloatFormat(Format):
         for k in range(BLOCK_COLUMNS):
             value = self.load(e, start, k * TILE_ROWS * self.element_bytes)
             e.store(value, out, k * TILE_ROWS * 4)
+
+
+def _multiply(
+    e: Emitter,
+    tiling: Tiling,
+    weight: Callable[[int, int], Value],
+    panel: Value,
+    totals: Sequence[Value],
+) -> list[Value]:
+    """Emits totals[part * n_tokens + token] += the parts' rows * a panel block, by columns.
+
+    ``weight`` emits the load of a part's weights of one column.
+    """
+    n_tokens, result = tiling.n_tokens, list(totals)
+    for k in range(BLOCK_COLUMNS):
+        weights = [weight(part, k) for part in range(tiling.n_parts)]
+        for t in range(n_tokens):
+            activation = e.load_f32_splat(panel, 128 * t + 4 * k)
+            for part, loaded in enumerate(weights):
+                i = part * n_tokens + t
+                result[i] = e.fma(loaded, activation, result[i])
+    return result
 
 
 def _pack_2_bytes(format_, source, tile, row, table):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Formats whose weights are small integers: what they unpack to, and the product with a panel.
+"""Formats whose weights are small integers: what they unpack to, and products with int8.
 
 A weight is (integer + offset) * scale, or integer * scale + minimum, in float32. Scales and minima
 belong to groups of 32 columns, or of 16 where ``groups`` is 2. Minima are multiplied by the panel's
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from edgeqwen.formats.base import TILE_ROWS, Format, Place, Tiling
 from edgeqwen.formats.panel import Panel
+from edgeqwen.formats.panel_token import PanelToken, expand_block
+from edgeqwen.formats.sums import scaled, shift_of_scale, start_of_sums
+from edgeqwen.formats.unpacked import UnpackedBlocks, columns_of_groups
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
-from edgeqwen.simd.running_dots import GatheredDots, InterleavedDots, SignedDots, UnsignedDots
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +71,40 @@ class IntegerFormat(Format):
 
     def panel_width(self, isa: Isa) -> int:
         if isa.dot == "vpmaddubsw":
-            # A sum and a total for each token, one vector of weights, its masks, a product. What
-            # is expanded for a tile should leave room for others in the first-level cache.
+            # A sum and a total for each token, a vector of weights, a product. What is expanded
+            # for a tile should leave room for others in the first-level cache.
             return 4 if self.is_signed(isa) and self.tile_blocks > 1 else 6
         if isa.registers == 16:
-            # Without a fence between them, 8 vectors of weights are unpacked at once.
             return 6 if isa.dot == "vpdpbusd" else 4
-        # A total for each token, a sum for each group, and room for weights and masks.
-        return 12 if self.groups == 1 else 8
+        # A sum and a total for each token; without fences, LLVM keeps the sums of both groups.
+        return 12 if self.groups == 1 or isa.fences else 8
 
     def panel_parts(self, isa: Isa) -> int:
         return 1
 
-    def emit_expand(self, e: Emitter, tiling: Tiling, block: Value, target: Value) -> None:
-        n, words = tiling.n_tokens, tiling.words
-        for t in range(n):
-            places = [32 * t + 4 * g for g in range(8)]
-            places += [32 * n + 4 * (i * n + t) for i in range(tiling.panel.token_bytes // 4 - 8)]
-            vectors = []
-            for i, offset in enumerate(places):
-                vector = e.load_i32_splat(block, offset)
-                vectors += e.halves_of_words(vector) if i < 8 and tiling.widens else [vector]
-            for i, vector in enumerate(vectors):
-                e.store(vector, target, 4 * e.isa.lanes * (words * t + i))
+    def _unpacked(self, isa: Isa) -> UnpackedBlocks:
+        integers = self.integers_on(isa)
+        limit, signed = isa.dot_range(integers.limit, integers.signed)
+        from_panel = self._starts_at_sum(isa)
+        return UnpackedBlocks(limit, signed, self.groups, self.has_minima, from_panel)
 
-    def emit_step(
+    def unpacked_bytes(self, isa: Isa) -> int:
+        return 4 * isa.lanes * self._unpacked(isa).vectors
+
+    def emit_unpack(self, e: Emitter, place: Place, row: Value, target: Value) -> None:
+        block, integers = self.unpack(e, place, row), self.integers_on(e.isa)
+        q = [e.dot_weight(v, integers.limit, integers.signed) for v in block.q]
+        self._unpacked(e.isa).emit_store(e, target, q, block.scales, block.minima)
+
+    def emit_many(
+        self, e: Emitter, tiling: Tiling, block: Value, panel: Value, totals: list[Value]
+    ) -> list[Value]:
+        return self._unpacked(e.isa).emit_product(e, tiling, block, panel, totals)
+
+    def emit_expand(self, e: Emitter, tiling: Tiling, block: Value, target: Value) -> None:
+        expand_block(e, tiling, block, target)
+
+    def emit_one(
         self,
         e: Emitter,
         tiling: Tiling,
@@ -102,88 +113,28 @@ class IntegerFormat(Format):
         panel: Value,
         totals: list[Value],
     ) -> list[Value]:
-        n = tiling.n_tokens
-        tokens = [_PanelToken(e, tiling, panel, t) for t in range(n)]
-        result: list[Value] = []
-        for part, row in enumerate(rows):
-            sums = self._sums(e, tiling, place, row, tokens)
+        token, integers = PanelToken(e, tiling, panel, 0), self.integers_on(e.isa)
+        groups = columns_of_groups(self.groups)
+        result = []
+        for row, total in zip(rows, totals, strict=True):
             block = self.unpack(e, place, row)
-            result += self._scaled(e, block, sums, tokens, totals[part * n : part * n + n])
-        return result
-
-    def _sums(
-        self,
-        e: Emitter,
-        tiling: Tiling,
-        place: Place,
-        row: Value,
-        tokens: Sequence["_PanelToken"],
-    ) -> list[list[Value]]:
-        """Emits the int32 sums of weights times activations: [groups][tokens]."""
-        result = []
-        for group, columns in enumerate(self._columns()):
-            dots = self._running_dots(e, tiling, group, tokens)
-            address, q = place.block, self.unpack(e, place, row).q
-            for g in columns:
-                fenced = dots.fence(place.block)
-                if fenced is not address:
-                    # Of this, all but the one vector is dropped again.
-                    address, q = fenced, self.unpack(e, place.behind(e, fenced), row).q
-                dots.add(q[g], [token.activations(g) for token in tokens])
-            sums = dots.result()
-            if tiling.expands and self._starts_at_sum(e):
-                panel = dots.fence(tokens[0].panel)
-                starts = [token.in_panel(panel).integer_sum(group) for token in tokens]
-                sums = [e.b.add(start, sum_) for start, sum_ in zip(starts, sums, strict=True)]
-            result.append(sums)
-        return result
-
-    def _running_dots(
-        self, e: Emitter, tiling: Tiling, group: int, tokens: Sequence["_PanelToken"]
-    ) -> GatheredDots | InterleavedDots | SignedDots | UnsignedDots:
-        """Returns how the products of a group of columns are summed."""
-        integers = self.integers_on(e.isa)
-        if tiling.widens:
-            return SignedDots(e, len(tokens))
-        if tiling.expands:
-            return UnsignedDots(e, len(tokens), integers.limit)
-        from_sum, zero = self._starts_at_sum(e), e.zero(e.i32v)
-        starts = [token.integer_sum(group) if from_sum else zero for token in tokens]
-        interleaved = e.isa.dot == "vpdpbusd" and tiling.n_tokens > 1
-        kind = InterleavedDots if interleaved else GatheredDots
-        return kind(e, starts, integers.limit, integers.signed)
-
-    def _columns(self) -> list[range]:
-        """For each group, which of a block's 8 vectors of weights are its own."""
-        n = 8 // self.groups
-        return [range(n * group, n * group + n) for group in range(self.groups)]
-
-    def _starts_at_sum(self, e: Emitter) -> bool:
-        """Whether sums begin with what makes up for weights that the dot product gets wrong."""
-        return not self.has_minima and self.panel_offset(e.isa) != 0
-
-    def _scaled(
-        self,
-        e: Emitter,
-        block: IntegerBlock,
-        sums: Sequence[Sequence[Value]],
-        tokens: Sequence["_PanelToken"],
-        totals: Sequence[Value],
-    ) -> list[Value]:
-        """Emits total + sums * scales + minima for every token; sums are [groups][tokens]."""
-        result = []
-        for t, (token, total) in enumerate(zip(tokens, totals, strict=True)):
-            dots = [e.i32_to_f32(group[t]) for group in sums]
-            if self.groups == 1:
-                total = e.fma(dots[0], e.b.fmul(block.scales[0], token.scale()), total)
-            else:
-                first, second = block.scales
-                product = e.fma(dots[1], second, e.b.fmul(dots[0], first))
+            for group, columns in enumerate(groups):
+                from_panel = self._starts_at_sum(e.isa)
+                start = token.integer_sum(group) if from_panel else start_of_sums(e)
+                weights = [block.q[g] for g in columns]
+                activations = [token.activations(g) for g in columns]
+                sum_ = e.dot(start, weights, activations, integers.limit, integers.signed)
+                scale = block.scales[group]
+                product = scaled(e, sum_, scale, shift_of_scale(e, scale))
                 total = e.fma(product, token.scale(), total)
-            for group, minimum in enumerate(block.minima):
-                total = e.fma(minimum, token.float_sum(group), total)
+                if block.minima:
+                    total = e.fma(block.minima[group], token.float_sum(group), total)
             result.append(total)
         return result
+
+    def _starts_at_sum(self, isa: Isa) -> bool:
+        """Whether sums begin with what makes up for weights that the dot product gets wrong."""
+        return not self.has_minima and self.panel_offset(isa) != 0
 
     def emit_dequantize(self, e: Emitter, place: Place, row: Value, out: Value) -> None:
         block, integers = self.unpack(e, place, row), self.integers_on(e.isa)
@@ -198,48 +149,3 @@ class IntegerFormat(Format):
                 if block.minima:
                     value = e.b.fadd(value, block.minima[group])
                 e.store(value, out, (4 * g + j) * TILE_ROWS * 4)
-
-
-class _PanelToken:
-    """Loads of one token of a panel's block, as it is in memory or as it was expanded."""
-
-    def __init__(self, e: Emitter, tiling: Tiling, panel: Value, t: int) -> None:
-        self._e, self._tiling, self.panel, self._t = e, tiling, panel, t
-
-    def activations(self, g: int) -> Value:
-        """Four columns of the block, 4g and following, for every row.
-
-        <4*lanes x i8>, or two vectors <2*lanes x i16> where the tiling widens them.
-        """
-        if self._tiling.widens:
-            return [self._word(self._e.i16v, 0, 2 * g + i) for i in range(2)]
-        word = self._word(self._e.i32v, 32 * self._t + 4 * g, g)
-        return self._e.b.bitcast(word, self._e.i8v)
-
-    def in_panel(self, panel: Value) -> "_PanelToken":
-        """The same token of the panel at another address."""
-        return _PanelToken(self._e, self._tiling, panel, self._t)
-
-    def scale(self) -> Value:
-        return self._after(self._e.f32v, 0)
-
-    def integer_sum(self, group: int) -> Value:
-        return self._after(self._e.i32v, 1 + group)
-
-    def float_sum(self, group: int) -> Value:
-        return self._after(self._e.f32v, 1 + group)
-
-    def _after(self, type_: Value, i: int) -> Value:
-        """The i-th number behind the activations."""
-        n = self._tiling.n_tokens
-        return self._word(type_, 32 * n + 4 * (i * n + self._t), self._tiling.activation_words + i)
-
-    def _word(self, type_: Value, offset: int, i: int) -> Value:
-        """4 bytes at ``offset`` of a panel in memory, the token's i-th vector when expanded."""
-        e, tiling = self._e, self._tiling
-        if tiling.expands:
-            at = 4 * e.isa.lanes * (tiling.words * self._t + i)
-            return e.load(type_, self.panel, at)
-        if type_ is e.f32v:
-            return e.load_f32_splat(self.panel, offset)
-        return e.load_i32_splat(self.panel, offset)

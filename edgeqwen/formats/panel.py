@@ -5,7 +5,7 @@ It holds ``n_tokens`` activation vectors block by block, each block of 32 column
 - float32 [n_tokens][32], for float formats; or
 - int8 [n_tokens][32], float32 scale [n_tokens], and then sums [groups][n_tokens] of the int8 over
   each group of columns: float32, times the scale, where ``scaled_sums``, else int32, times
-  ``offset``, unless that is 0.
+  ``offset`` and with ``SUM_START`` (``formats/sums.py``) added, unless the offset is 0.
 """
 
 from dataclasses import dataclass

@@ -21,6 +21,7 @@ from edgeqwen.formats.bit_planes import bit_pairs, joined, nibbles, put_nibbles
 from edgeqwen.formats.integer import IntegerBlock, IntegerFormat, Integers
 from edgeqwen.formats.q6_k import q6_word
 from edgeqwen.formats.superblock import SuperblockFormat
+from edgeqwen.formats.unpacked import columns_of_groups
 from edgeqwen.simd.compile import inline_kernel
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import Isa
@@ -80,7 +81,7 @@ class ScreenedFormat(IntegerFormat):
         block = self.unpack_high(e, place, row)
         coarse, spread = sums
         factor = e.load_f32_splat(factors)
-        for group, columns in enumerate(self._columns()):
+        for group, columns in enumerate(columns_of_groups(self.groups)):
             activations = [e.b.bitcast(e.load_i32_splat(panel, 4 * g), e.i8v) for g in columns]
             weights = [block.q[g] for g in columns]
             dot = e.dot(e.zero(e.i32v), weights, activations, 15, False)

@@ -1,54 +1,104 @@
-"""The product for many tokens: a panel of them for every tile that is unpacked.
+"""The product for many tokens: a chunk's tiles are unpacked once, then meet panel after panel.
 
-A chunk's tiles should fit the second-level cache. For each panel, and each stretch of its blocks
-that fits the first-level cache, all tiles of the chunk go by; their accumulators wait in scratch
-memory from one stretch to the next. Sums are formed in the same order as in GEMV.
+All happens in stretches of blocks. A stretch of the chunk's tiles, unpacked, should fit the
+second-level cache; a stretch of a panel fits the first-level cache while they go by. Accumulators
+wait in scratch memory from one stretch to the next: sums are formed in the same order as in GEMV.
 """
 
 from edgeqwen.formats.base import TILE_ROWS, Tiling
+from edgeqwen.kernels.gemv import prefetch_after, prefetch_apart_after
 from edgeqwen.kernels.products import (
     apart_block_bytes,
     apart_tile_bytes,
     block_bytes,
     header_bytes,
     load_partial,
+    multiply_unpacked,
     panel_block_bytes,
     panel_tokens,
     partial_bytes,
     product_view,
     rows_at_once,
     save_partial,
-    step,
     step_bytes,
     store_totals,
     tile_blocks,
     tile_bytes,
+    unpack_block,
+    unpacked_bytes,
     zero_totals,
 )
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel, operation, types
+from edgeqwen.simd.compile import (
+    exact_inline_kernel,
+    exact_kernel,
+    inline_kernel,
+    operation,
+    types,
+)
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import constant
 
-# Bytes of a panel that stay in the first-level cache while tiles go by.
-STRETCH_BYTES = 20 << 10
+# Bytes of a panel that stay in the first-level cache while unpacked tiles go by.
+STRETCH_BYTES = 24 << 10
+# Bytes of unpacked tiles, and tiles, that stay in the second-level cache while panels go by.
+UNPACKED_BYTES = 512 << 10
+MOST_TILES = 32
 
 expands = constant(lambda t: int(t.value.expands))
 
 
-def stretch_blocks(tiling: Tiling) -> int:
-    """Returns how many blocks of a panel are worked on at a time: those of whole tiles."""
+def longest_stretch(tiling: Tiling) -> int:
+    """Returns how many blocks are worked on at a time, at most: those of whole tiles."""
     tile_blocks = tiling.format.tile_blocks
     return max(1, STRETCH_BYTES // (tiling.step_bytes * tile_blocks)) * tile_blocks
 
 
-stretch = constant(lambda t: stretch_blocks(t.value))
+longest = constant(lambda t: longest_stretch(t.value))
 
 
-def scratch_bytes(tiling: Tiling, tiles_per_chunk: int) -> int:
-    """Returns how much scratch memory a thread needs."""
-    stretch_bytes = stretch_blocks(tiling) * tiling.step_bytes
-    return stretch_bytes + tiles_per_chunk * TILE_ROWS * tiling.n_tokens * 4
+def stretch_blocks(tiling: Tiling, n_blocks: int) -> int:
+    """Returns how many blocks are worked on at a time, so that stretches are of about one length.
+
+    As ``_stretch`` computes it in the kernel.
+    """
+    tile_blocks = tiling.format.tile_blocks
+    n_stretches = -(-n_blocks // longest_stretch(tiling))
+    return -(-n_blocks // (n_stretches * tile_blocks)) * tile_blocks
+
+
+def _tile_bytes_of_stretch(tiling: Tiling, n_blocks: int) -> int:
+    row_groups = TILE_ROWS // (tiling.n_parts * tiling.isa.lanes)
+    return row_groups * stretch_blocks(tiling, n_blocks) * tiling.unpacked_bytes
+
+
+def most_tiles(tiling: Tiling, n_blocks: int) -> int:
+    """Returns how many tiles a chunk should take at most: one in any case."""
+    fitting = UNPACKED_BYTES // _tile_bytes_of_stretch(tiling, n_blocks)
+    return min(max(1, fitting), MOST_TILES)
+
+
+def scratch_bytes(tiling: Tiling, n_blocks: int, tiles_per_chunk: int, max_tokens: int) -> int:
+    """Returns how much scratch memory a thread needs for steps of up to ``max_tokens`` tokens.
+
+    GEMV needs none.
+    """
+    if tiling.n_tokens == 1:
+        return 0
+    n_panels = -(-max_tokens // tiling.n_tokens)
+    expanded = longest_stretch(tiling) * tiling.step_bytes
+    partials = n_panels * tiles_per_chunk * TILE_ROWS * tiling.n_tokens * 4
+    return expanded + partials + tiles_per_chunk * _tile_bytes_of_stretch(tiling, n_blocks)
+
+
+def most_scratch_bytes(max_tokens: int) -> int:
+    """Returns as much as any product needs whose chunks take ``most_tiles``, or one tile more.
+
+    ``max_tokens`` is that of whole panels.
+    """
+    one_more = 64 << 10
+    partials = (MOST_TILES + 1) * TILE_ROWS * max_tokens * 4
+    return STRETCH_BYTES + partials + UNPACKED_BYTES + one_more
 
 
 @operation
@@ -64,42 +114,67 @@ def expand_block(typing_context, tiling, block, target):  # type: ignore[no-unty
     return types.void(tiling, types.int64, types.int64), codegen
 
 
+@inline_kernel
+def _stretch(tiling, n_blocks):  # type: ignore[no-untyped-def]
+    n_stretches = (n_blocks + longest(tiling) - 1) // longest(tiling)
+    tiles = n_stretches * tile_blocks(tiling)
+    return (n_blocks + tiles - 1) // tiles * tile_blocks(tiling)
+
+
+@exact_inline_kernel
+def _unpack(tiling, a, tile, first, end, target):  # type: ignore[no-untyped-def]
+    """Writes some blocks of a tile out unpacked: [row groups][blocks][parts]."""
+    for row in range(0, TILE_ROWS, rows_at_once(tiling)):
+        index = (tile * a.n_blocks + first) // tile_blocks(tiling)
+        for _ in range(first, end, tile_blocks(tiling)):
+            place = a.weights + index * tile_bytes(tiling)
+            index += 1
+            block = place + header_bytes(tiling)
+            apart = a.weights - index * apart_tile_bytes(tiling)
+            for _ in range(tile_blocks(tiling)):
+                prefetch_after(tiling, block)
+                prefetch_apart_after(tiling, apart)
+                unpack_block(tiling, place, block, apart, row, target)
+                block += block_bytes(tiling)
+                apart += apart_block_bytes(tiling)
+                target += unpacked_bytes(tiling)
+    return target
+
+
 @exact_inline_kernel
 def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
     """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT."""
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
     stride, bias, accumulate = a.stride, a.bias, a.accumulate
-    partials = scratch + stretch(tiling) * step_bytes(tiling)
-    for first_token in range(0, n_tokens, panel_tokens(tiling)):
-        panel = a.panels + first_token // panel_tokens(tiling) * n_blocks * panel_block_bytes(
-            tiling
-        )
-        output = a.output + first_token * stride
-        for first in range(0, n_blocks, stretch(tiling)):
-            end = min(first + stretch(tiling), n_blocks)
-            start = panel + first * panel_block_bytes(tiling)
+    panel_bytes = n_blocks * panel_block_bytes(tiling)
+    n_panels = (n_tokens + panel_tokens(tiling) - 1) // panel_tokens(tiling)
+    partials = scratch + longest(tiling) * step_bytes(tiling)
+    chunk_bytes = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
+    unpacked = partials + n_panels * chunk_bytes
+    stretch = _stretch(tiling, n_blocks)
+    for first in range(0, n_blocks, stretch):
+        end = min(first + stretch, n_blocks)
+        target = unpacked
+        for tile in range(first_tile, end_tile):
+            target = _unpack(tiling, a, tile, first, end, target)
+        partial = partials
+        for i in range(n_panels):
+            start = a.panels + i * panel_bytes + first * panel_block_bytes(tiling)
             if expands(tiling):
-                for i in range(end - first):
-                    block = start + i * panel_block_bytes(tiling)
-                    expand_block(tiling, block, scratch + i * step_bytes(tiling))
+                for j in range(end - first):
+                    block = start + j * panel_block_bytes(tiling)
+                    expand_block(tiling, block, scratch + j * step_bytes(tiling))
                 start = scratch
-            partial = partials
+            output = a.output + i * panel_tokens(tiling) * stride
+            block = unpacked
             for tile in range(first_tile, end_tile):
                 for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-                    index = (tile * n_blocks + first) // tile_blocks(tiling)
-                    place = a.weights + index * tile_bytes(tiling)
                     activations = start
                     totals = zero_totals(tiling) if first == 0 else load_partial(tiling, partial)
-                    for _ in range(first, end, tile_blocks(tiling)):
-                        index += 1
-                        block = place + header_bytes(tiling)
-                        apart = a.weights - index * apart_tile_bytes(tiling)
-                        for _ in range(tile_blocks(tiling)):
-                            totals = step(tiling, place, block, apart, row, activations, totals)
-                            block += block_bytes(tiling)
-                            apart += apart_block_bytes(tiling)
-                            activations += step_bytes(tiling)
-                        place += tile_bytes(tiling)
+                    for _ in range(first, end):
+                        totals = multiply_unpacked(tiling, block, activations, totals)
+                        block += unpacked_bytes(tiling)
+                        activations += step_bytes(tiling)
                     if end < n_blocks:
                         save_partial(tiling, totals, partial)
                     else:
@@ -109,7 +184,7 @@ def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-
                             totals,
                             output + row_bytes,
                             stride,
-                            n_tokens - first_token,
+                            n_tokens - i * panel_tokens(tiling),
                             bias + row_bytes if bias != 0 else 0,
                             accumulate,
                         )

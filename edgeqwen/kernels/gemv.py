@@ -11,10 +11,10 @@ from edgeqwen.kernels.products import (
     apart_tile_bytes,
     block_bytes,
     header_bytes,
+    multiply_tile_block,
     panel_block_bytes,
     product_view,
     rows_at_once,
-    step,
     store_totals,
     tile_blocks,
     tile_bytes,
@@ -77,7 +77,7 @@ def multiply_one(tiling, a, first_tile, end_tile, panels):  # type: ignore[no-un
                 for _ in range(tile_blocks(tiling)):
                     prefetch_after(tiling, block)
                     prefetch_apart_after(tiling, apart)
-                    totals = step(tiling, place, block, apart, row, panel, totals)
+                    totals = multiply_tile_block(tiling, place, block, apart, row, panel, totals)
                     block += block_bytes(tiling)
                     apart += apart_block_bytes(tiling)
                     panel += panel_block_bytes(tiling)

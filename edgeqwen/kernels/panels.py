@@ -1,6 +1,7 @@
 """Activations on their way into a matrix product: written into panels, as its format reads them."""
 
 from edgeqwen.formats.panel import Panel
+from edgeqwen.formats.sums import SUM_START
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel, operation, types
 from edgeqwen.simd.emitter import F32, I32, Emitter, Value
@@ -62,7 +63,8 @@ def _write_integers(e: Emitter, panel: Panel, x: list[Value], block: Value, slot
         if panel.scaled_sums:
             e.store(b.fmul(scale, b.sitofp(e.reduce(total, b.add), F32)), place, at)
         elif panel.offset:
-            e.store(b.mul(e.reduce(total, b.add), I32(panel.offset)), place, at)
+            correction = b.mul(e.reduce(total, b.add), I32(panel.offset))
+            e.store(b.add(correction, I32(SUM_START)), place, at)
 
 
 PANELIZE = record(

@@ -1,4 +1,4 @@
-"""What GEMV and GEMM share: the micro-kernel, its accumulators, and where they go.
+"""What GEMV and GEMM share: the micro-kernels, their accumulators, and where they go.
 
 output[token][row] = sum over columns of weight[row][column] * activation[token][column],
 plus a bias, or added to what the output holds (the residual stream). A micro-kernel multiplies
@@ -6,11 +6,12 @@ one or more parts of a tile by one or more tokens; its accumulators, one vector 
 token, stay in registers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgeqwen.formats.base import Place, Tiling
 from edgeqwen.simd.compile import operation, types
-from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.emitter import Builder, Emitter, Value
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
 
@@ -21,6 +22,7 @@ block_bytes = constant(lambda t: t.value.format.block_bytes)
 apart_tile_bytes = constant(lambda t: t.value.format.apart_tile_bytes)
 apart_block_bytes = constant(lambda t: t.value.format.apart_block_bytes)
 panel_block_bytes = constant(lambda t: t.value.panel.block_bytes)
+unpacked_bytes = constant(lambda t: t.value.unpacked_bytes)
 step_bytes = constant(lambda t: t.value.step_bytes)
 partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.value.n_parts * t.value.n_tokens)
 panel_tokens = constant(lambda t: t.value.n_tokens)
@@ -44,11 +46,11 @@ def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
 
 
 @operation
-def step(typing_context, tiling, tile, block, apart, row, panel, totals):  # type: ignore[no-untyped-def]
+def multiply_tile_block(typing_context, tiling, tile, block, apart, row, panel, totals):  # type: ignore[no-untyped-def]
     """Returns the totals plus the product of a tile's block (parts from ``row``) and a panel's.
 
-    ``apart`` is the address of what the format keeps apart of the block, where it does.
-    The panel's block is as in memory, or as ``expand_block`` has written it if the tiling says so.
+    ``apart`` is the address of what the format keeps apart of the block, where it does; the panel's
+    block is of one token.
     """
     t = tiling.value
 
@@ -56,14 +58,58 @@ def step(typing_context, tiling, tile, block, apart, row, panel, totals):  # typ
         _, tile, block, apart, row, panel, totals = values
         e = Emitter(builder, t.isa)
         rows = [e.at(row, part * t.isa.lanes) for part in range(t.n_parts)]
-        old = [builder.extract_value(totals, i) for i in range(t.n_parts * t.n_tokens)]
         place = Place(tile, block, apart)
-        for i, total in enumerate(t.format.emit_step(e, t, place, rows, panel, old)):
-            totals = builder.insert_value(totals, total, i)
-        return totals
+        old = _values(builder, totals, t)
+        return _tuple(builder, totals, t.format.emit_one(e, t, place, rows, panel, old))
 
     i = types.int64
     return totals(tiling, i, i, i, i, i, totals), codegen
+
+
+@operation
+def unpack_block(typing_context, tiling, tile, block, apart, row, target):  # type: ignore[no-untyped-def]
+    """Unpacks a tile's block, parts from ``row``, to ``target``."""
+    t = tiling.value
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, tile, block, apart, row, target = values
+        e = Emitter(builder, t.isa)
+        for part in range(t.n_parts):
+            at = e.at(target, part * t.format.unpacked_bytes(t.isa))
+            row_of_part = e.at(row, part * t.isa.lanes)
+            t.format.emit_unpack(e, Place(tile, block, apart), row_of_part, at)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(tiling, i, i, i, i, i), codegen
+
+
+@operation
+def multiply_unpacked(typing_context, tiling, block, panel, totals):  # type: ignore[no-untyped-def]
+    """Returns the totals plus the product of an unpacked block and a panel's.
+
+    The panel's block is as in memory, or as ``expand_block`` has written it if the tiling says so.
+    """
+    t = tiling.value
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        _, block, panel, totals = values
+        old = _values(builder, totals, t)
+        new = t.format.emit_many(Emitter(builder, t.isa), t, block, panel, old)
+        return _tuple(builder, totals, new)
+
+    return totals(tiling, types.int64, types.int64, totals), codegen
+
+
+def _values(builder: Builder, totals: Value, tiling: Tiling) -> list[Value]:
+    n = tiling.n_parts * tiling.n_tokens
+    return [builder.extract_value(totals, i) for i in range(n)]
+
+
+def _tuple(builder: Builder, totals: Value, values: Sequence[Value]) -> Value:
+    for i, value in enumerate(values):
+        totals = builder.insert_value(totals, value, i)
+    return totals
 
 
 @operation

@@ -28,8 +28,8 @@ from edgeqwen.kernels.products import (
     apart_tile_bytes,
     block_bytes,
     header_bytes,
+    multiply_tile_block,
     panel_block_bytes,
-    step,
     store_totals,
     tile_blocks,
     tile_bytes,
@@ -193,7 +193,7 @@ def _compute(tiling, weights, tile, following, n_blocks, panels, logits):  # typ
         apart = weights - (tile * row_tiles + i + 1) * apart_tile_bytes(tiling)
         for _ in range(tile_blocks(tiling)):
             _prefetch(tiling, block + ahead, apart - apart_ahead)
-            totals = step(tiling, place, block, apart, 0, panel, totals)
+            totals = multiply_tile_block(tiling, place, block, apart, 0, panel, totals)
             block += block_bytes(tiling)
             apart += apart_block_bytes(tiling)
             panel += panel_block_bytes(tiling)

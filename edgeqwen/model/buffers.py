@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS
-from edgeqwen.kernels.attention import UNIT, scratch_bytes
+from edgeqwen.kernels import attention, gemm
+from edgeqwen.kernels.attention import UNIT
 
 # Rows of a panel or of attention are padded to at most this many more than there are tokens.
 PADDING = 32
 PANEL_BYTES = 128  # of one token and block, at most (float formats)
-GEMM_SCRATCH_BYTES = 1 << 20
 
 
 class Buffers:
@@ -31,11 +31,15 @@ class Buffers:
         heads = config.n_heads + 2 * config.n_kv_heads
         widest = max(config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim)
         tokens = max_tokens + PADDING
+        self.max_tokens = max_tokens
         self.qkv_stride = 4 * heads * config.head_dim
         self.gate_up_stride = 8 * config.intermediate_size
         self.logits_stride = 4 * TILE_ROWS * -(-config.vocab_size // TILE_ROWS)
-        # Of each thread: for attention, or for a GEMM's stretch and partial sums.
-        self.scratch_bytes = max(scratch_bytes(attention_rows, config.head_dim), GEMM_SCRATCH_BYTES)
+        # Of each thread: for attention, or for a GEMM.
+        self.scratch_bytes = max(
+            attention.scratch_bytes(attention_rows, config.head_dim),
+            gemm.most_scratch_bytes(tokens),
+        )
         units = -(-max_context // UNIT) * config.n_kv_heads
         # Of each thread: one token after a norm, as float32 and as a panel, side by side.
         normed = 4 * config.hidden_size

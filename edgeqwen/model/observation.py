@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgeqwen.kernels.observe import CHUNK_COLUMNS, OBSERVE, observe
 from edgeqwen.model.buffers import Buffers
-from edgeqwen.model.qwen2 import Recorder, Recording
+from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.recording import Recording
 from edgeqwen.model.weights import Matrix, Weights
 
 

@@ -27,7 +27,9 @@ from edgeqwen.kernels.screen import (
     compute_survivors,
 )
 from edgeqwen.model.buffers import Buffers
-from edgeqwen.model.qwen2 import CHUNKS_PER_THREAD, Recorder, Recording, bits, tiles_per_chunk
+from edgeqwen.model.chunks import CHUNKS_PER_THREAD, tiles_per_chunk
+from edgeqwen.model.qwen2 import Recorder
+from edgeqwen.model.recording import Recording, bits
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Matrix
 from edgeqwen.simd.isa import Isa

@@ -249,11 +249,16 @@ class Emitter:
         [-127, 127], the weights in [-limit, limit] if ``signed``, else unsigned in [0, limit].
         Returns ``start`` plus the sums, <lanes x i32>.
         """
-        if self.isa.dot_excess(limit, signed):
-            # Flipping the highest bit moves the range by half of a byte's.
-            weights = [self.b.xor(w, self.constant(-128, w.type)) for w in weights]
-            limit, signed = (255, False) if signed else (128, True)
+        weights = [self.dot_weight(w, limit, signed) for w in weights]
+        limit, signed = self.isa.dot_range(limit, signed)
         return DOTS[self.isa.dot](self, start, weights, activations, limit, signed)
+
+    def dot_weight(self, weight: Value, limit: int, signed: bool) -> Value:
+        """Adds ``isa.dot_excess`` to bytes; from then on, ``isa.dot_range`` is theirs."""
+        if not self.isa.dot_excess(limit, signed):
+            return weight
+        # Flipping the highest bit moves the range by half of a byte's.
+        return self.b.xor(weight, self.constant(-128, weight.type))
 
     def halves_of_words(self, x: Value) -> list[Value]:
         """Widens bytes to int16: the first and third of every four, the second and fourth."""

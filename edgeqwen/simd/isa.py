@@ -53,6 +53,11 @@ class Isa(Token):
         """How many vectors hold one value for each of a tile's 16 rows."""
         return 16 // self.lanes
 
+    @property
+    def fences(self) -> bool:
+        """Whether ``Emitter.fence`` can hold LLVM to the order that code is written in."""
+        return self.dot in ("vpdpbusd", "vpmaddubsw")
+
     def dot_excess(self, limit: int, signed: bool) -> int:
         """Returns e such that ``Emitter.dot`` computes with w + e in place of each weight w.
 
@@ -64,6 +69,12 @@ class Isa(Token):
         # What an int8 holds; what two products with 127 may sum to in an int16.
         most = {"sdot": 127, "smlal": 127, "vpmaddubsw": 129}.get(self.dot, 255)
         return -128 if not signed and limit > most else 0
+
+    def dot_range(self, limit: int, signed: bool) -> tuple[int, bool]:
+        """Returns the limit and sign of weights that have had their excess added."""
+        if not self.dot_excess(limit, signed):
+            return limit, signed
+        return (255, False) if signed else (128, True)
 
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")

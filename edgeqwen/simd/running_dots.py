@@ -1,9 +1,9 @@
 """Dot products of the same weights with many tokens, a sum for each token in registers.
 
 Weights come one vector after the other. On x86, each is multiplied by all tokens' activations
-before the next is unpacked: the tokens' sums don't wait for one another, and few weights take
-registers at a time. LLVM would rather unpack all of them first, and run out of registers: a fence
-between them keeps it from doing so.
+before the next is loaded: the tokens' sums don't wait for one another, and few weights take
+registers at a time. LLVM would rather go token by token: a fence between the vectors keeps it from
+doing so.
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ from benchmarks.tape_profile import (
     totals,
 )
 from edgeqwen.executor import Call, Tape
-from edgeqwen.model.qwen2 import CHUNKS_PER_THREAD
+from edgeqwen.model.chunks import CHUNKS_PER_THREAD
 from tests.engines import write_model
 from tests.isas import NATIVE
 

@@ -11,12 +11,18 @@ TRIPLE = "aarch64-unknown-linux-gnu"
 
 
 def loop(tiling: Tiling) -> ir.Module:
-    """Returns f(tile, panel, n_blocks, out): a product's micro-kernel over blocks of a tile."""
+    """Returns f(tile, panel, n_blocks, out): a product's micro-kernel over blocks of a tile.
+
+    Where it takes many tokens, the tile is an unpacked one.
+    """
     module = ir.Module()
     module.triple = TRIPLE
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "f")
     tile, panel, n_blocks, out = function.args
-    header = tiling.format.header_bytes
+    format_, many = tiling.format, tiling.n_tokens > 1
+    header, block_bytes = format_.header_bytes, format_.block_bytes
+    if many:
+        header, block_bytes = 0, tiling.unpacked_bytes
     entry, body, end = (function.append_basic_block(name) for name in ("entry", "body", "end"))
     builder = ir.IRBuilder(entry)
     e = Emitter(builder, tiling.isa)
@@ -27,13 +33,15 @@ def loop(tiling: Tiling) -> ir.Module:
     index, block_at, panel_at = (builder.phi(I64) for _ in range(3))
     totals = [builder.phi(e.f32v) for _ in range(n_totals)]
     rows = [e.i64(part * tiling.isa.lanes) for part in range(tiling.n_parts)]
-    results = tiling.format.emit_step(
-        e, tiling, Place(tile, block_at), rows, panel_at, list(totals)
-    )
+    if many:
+        results = format_.emit_many(e, tiling, block_at, panel_at, list(totals))
+    else:
+        place = Place(tile, block_at)
+        results = format_.emit_one(e, tiling, place, rows, panel_at, list(totals))
     next_index = builder.add(index, I64(1))
     for phi, first, following in (
         (index, I64(0), next_index),
-        (block_at, first_block, builder.add(block_at, I64(tiling.format.block_bytes))),
+        (block_at, first_block, builder.add(block_at, I64(block_bytes))),
         (panel_at, panel, builder.add(panel_at, I64(tiling.step_bytes))),
         *zip(totals, [e.zero(e.f32v)] * n_totals, results, strict=True),
     ):

@@ -52,7 +52,7 @@ def test_same_as_one_after_the_other(
     n_columns, half = 2 * format_.tile_columns, 32 * N_BLOCKS
     rows = weights_of(format_, 2 * half, 2)
     x = np.random.default_rng(0).standard_normal((n_tokens, n_columns)).astype(np.float32)
-    worker_bytes = scratch_bytes(tiling, tiles_per_chunk)
+    worker_bytes = scratch_bytes(tiling, n_columns // 32, tiles_per_chunk, n_tokens)
     outputs = [np.full((n_tokens, 2 * half + 16), UNTOUCHED, np.float32) for _ in range(2)]
     hidden = [empty_panels(panel, n_tokens) for _ in range(2)]
     product: dict[str, Any] = {

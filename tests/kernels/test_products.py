@@ -20,7 +20,7 @@ from edgeqwen.formats import (
     Format,
     Tiling,
 )
-from edgeqwen.kernels.gemm import gemm, scratch_bytes, stretch_blocks
+from edgeqwen.kernels.gemm import gemm, longest_stretch, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.simd.isa import GENERIC, Isa
@@ -84,7 +84,7 @@ class Case:
         return max(1, self.panels * tiling.n_tokens + self.tokens)
 
     def n_blocks(self, tiling: Tiling) -> int:
-        stretch = stretch_blocks(tiling) if tiling.n_tokens > 1 else 8
+        stretch = longest_stretch(tiling) if tiling.n_tokens > 1 else 8
         tile = tiling.format.tile_blocks
         return self.stretches * -(-stretch // tile) * tile + self.blocks * tile
 
@@ -94,6 +94,7 @@ CASES = [
     Case(16, panels=1, tokens=-1, stretches=1, blocks=2, residual=True),
     Case(33, tokens=1, stretches=2, tiles_per_chunk=8),
     Case(1, panels=1, blocks=1, bias=True, residual=True),
+    Case(48, panels=2, tokens=1, stretches=1, blocks=1, tiles_per_chunk=3, bias=True),
 ]
 
 
@@ -125,7 +126,7 @@ class Product:
     def run(self, activations: np.ndarray | None = None) -> np.ndarray:
         """Returns float32 [n_tokens, n_rows], after checking what must not have changed."""
         tiling, case = self.tiling, self.case
-        worker_bytes = scratch_bytes(tiling, case.tiles_per_chunk)
+        worker_bytes = scratch_bytes(tiling, self.n_blocks, case.tiles_per_chunk, self.n_tokens)
         arguments: dict[str, Any] = {
             "state": step_state(self.n_tokens),
             "weights": pack(tiling.format, self.rows),

@@ -101,7 +101,8 @@ def test_it_pauses_where_it_does_not_pay() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    screen = Screen(matrix())
+    tiles = pack(SCREENED[8], weights_of(SCREENED[8], N_ROWS, 3))
+    screen = Screen(matrix(at=address(tiles)))
     penalised = np.zeros(N_ROWS, np.uint8)
     for repetition, subtracted in ((1.0, 0.0), (1.05, 0.1), (1 + 1e-12, 1e-12)):
         screen.ask(wanted(k=3, penalised=penalised, repetition=repetition, subtracted=subtracted))

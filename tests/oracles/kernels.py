@@ -29,8 +29,8 @@ def panels(x: np.ndarray, panel: PanelLike, *, unwritten: int = 0xFF) -> np.ndar
     x: float32 [n_tokens, n_columns]. With ``integers``, each block of 32 columns is int8
     [width][32], float32 scales [width] and, for each of ``groups`` equal groups of columns, the
     sums of the int8 [width]: float32, times the scale, if ``scaled_sums``; else int32, times
-    ``offset``, unless that is 0. Otherwise it is float32 [width][32]. The places of tokens past the
-    end are bytes ``unwritten``.
+    ``offset`` and plus the bits of 1.5 * 2**23, unless the offset is 0. Otherwise it is float32
+    [width][32]. The places of tokens past the end are bytes ``unwritten``.
     """
     width, offset = panel.n_tokens, panel.offset
     n_panels, n_blocks = -(-len(x) // width), x.shape[1] // 32
@@ -48,7 +48,8 @@ def panels(x: np.ndarray, panel: PanelLike, *, unwritten: int = 0xFF) -> np.ndar
             sums = group.sum(axis=-1, dtype=np.int32, keepdims=True)
             with np.errstate(over="ignore"):
                 scaled = scale * sums.astype(np.float32)
-            parts.append(scaled if panel.scaled_sums else sums * np.int32(offset))
+            start = np.float32(1.5 * 2**23).view(np.int32)
+            parts.append(scaled if panel.scaled_sums else sums * np.int32(offset) + start)
     written = (np.arange(n_panels * width) < len(x)).reshape(n_panels, 1, width, 1)
     laid_out = []
     for i, part in enumerate(parts):
