@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeqwen.cache import huge_pages
+from edgeqwen.cache.huge_pages import HugePages
 from edgeqwen.cache.region import Region
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import FileFormatError, UnsupportedError
@@ -119,7 +121,11 @@ class Weights:
         self._size = 0
         self._config, self._full_head = config, full_head
         groups = [self._plan(names) for names in matrix_groups(config)]
-        self._region = Region(self._size, purpose="the model", huge=True)
+        later = huge_pages.can_come_later()
+        self._region = Region(self._size, purpose="the model", huge=not later)
+        self._huge_pages: HugePages | None = None
+        if later:
+            self._huge_pages = HugePages(self._region.address, self._size)
         placed = [tuple(map(self._place, group)) for group in groups]
         self._matrices = [matrix for group in placed for matrix in group]
         self.embedding = placed.pop(0)[0]
@@ -182,6 +188,8 @@ class Weights:
             return
         self._packing.wait(progress)
         self._is_packed = True
+        if self._huge_pages is not None:
+            self._huge_pages.start()
         for matrix in self._matrices:
             for name in matrix.names:
                 self._file.release(name)
@@ -195,6 +203,8 @@ class Weights:
         """Frees them, after ``stop_packing``, and after the team was closed."""
         self._packing = None
         self._views.clear()
+        if self._huge_pages is not None:
+            self._huge_pages.stop()
         self._region.close()
 
     def _plan(self, names: Sequence[str]) -> list[Matrix]:

@@ -10,21 +10,27 @@ aside and moved into place.
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import marshal
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import llvmlite
-import llvmlite.binding as llvm
 
 from edgeqwen.folders import user_cache
+from edgeqwen.simd.cpu import cpu_identity
 from edgeqwen.simd.machine_code import MachineCode
+
+try:
+    # Python's own; hashlib would load OpenSSL first, which takes 10 ms.
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+_hash = functools.partial(blake2b, digest_size=32)
 
 # The rooms whose source, besides that of a kernel's own, decides what a kernel compiles to.
 SHARED_PACKAGES = ("edgeqwen.simd", "edgeqwen.formats")
@@ -40,8 +46,8 @@ class CacheFile:
 
     def __init__(self, function: Callable[..., Any], signature: Sequence[str]) -> None:
         package, _, module = function.__module__.rpartition(".")
-        code = hashlib.sha256(function.__code__.co_code).hexdigest()
-        digest = hashlib.sha256(repr((*signature, code)).encode()).hexdigest()[:24]
+        code = _hash(function.__code__.co_code).hexdigest()
+        digest = _hash(repr((*signature, code)).encode()).hexdigest()[:24]
         name = f"{module}.{function.__qualname__}-{digest}.kernel"
         self.path = cache_folder(package) / name
 
@@ -52,16 +58,18 @@ class CacheFile:
         except OSError:
             return None
         digest, payload = data[:32], data[32:]
-        return payload if hashlib.sha256(payload).digest() == digest else None
+        return payload if _hash(payload).digest() == digest else None
 
     def write(self, payload: bytes) -> None:
         """Keeps something; a folder that can't be written only costs compiling again."""
         with contextlib.suppress(OSError):
+            import tempfile  # takes as long as loading some kernels
+
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")
             try:
                 with os.fdopen(handle, "wb") as out:
-                    out.write(hashlib.sha256(payload).digest() + payload)
+                    out.write(_hash(payload).digest() + payload)
                 os.replace(temporary, self.path)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
@@ -89,19 +97,18 @@ def write_kernel(file: CacheFile, code: MachineCode) -> None:
 @functools.cache
 def _digest(own_package: str) -> str:
     """Returns a digest of the kernel sources, the compiler's versions and the CPU."""
-    h = hashlib.sha256()
+    h = _hash()
     for package in dict.fromkeys((*SHARED_PACKAGES, own_package)):
         h.update(_source_digest(package))
-    cpu = (llvm.get_host_cpu_name(), sorted(llvm.get_host_cpu_features().items()))
     versions = (sys.version, _numba_version(), llvmlite.__version__)
     settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_CPU_"))
-    h.update(repr((cpu, versions, settings)).encode())
+    h.update(repr((cpu_identity(), versions, settings)).encode())
     return h.hexdigest()[:24]
 
 
 @functools.cache
 def _source_digest(package: str) -> bytes:
-    h = hashlib.sha256()
+    h = _hash()
     for name, source in _sources(package):
         h.update(f"{name}:{len(source)}:".encode() + source)
     return h.digest()

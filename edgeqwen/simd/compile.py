@@ -1,7 +1,7 @@
 """The decorators behind which every compiled function of edgeqwen stands. They only declare it.
 
 Importing Numba takes longer than a small model takes to load, and machine code that was kept needs
-no compiler: a kernel's is looked for in the cache first, and loaded by LLVM alone
+no compiler: a kernel's is looked for in the cache first, and loaded without it
 (``simd/machine_code.py``). Only where there is none does ``simd/compiler.py`` import Numba, turn
 declarations into what it knows, and compile.
 """

@@ -1,14 +1,10 @@
 """Which instruction set the kernels are generated for: read from the CPU, or from EDGEQWEN_ISA."""
 
-import ctypes
-import functools
 import os
-import platform
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
-
 from edgeqwen.errors import CpuError
+from edgeqwen.simd.cpu import cpu_features, cpu_name
 from edgeqwen.simd.token import Token
 
 
@@ -91,39 +87,6 @@ GENERIC = Isa("generic", 4, 16, "widen", f16=False)
 ISAS = {isa.name: isa for isa in (AVX512_VNNI, AVX_VNNI, AVX2, NEON_DOTPROD, NEON, GENERIC)}
 
 
-@functools.cache
-def cpu_features() -> frozenset[str]:
-    """Returns the CPU's features by LLVM's names, corrected where LLVM doesn't look.
-
-    On 64-bit ARM, LLVM lists ``dotprod`` only for CPUs that it knows by name, so the system is
-    asked: getauxval(AT_HWCAP) on Linux, sysctl on macOS.
-    """
-    features = {name for name, present in llvm.get_host_cpu_features().items() if present}
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        features.add("neon")
-        if _arm_has_dotprod():
-            features.add("dotprod")
-        else:
-            features.discard("dotprod")
-    return frozenset(features)
-
-
-def _arm_has_dotprod() -> bool:
-    if platform.system() == "Linux":
-        at_hwcap, hwcap_asimddp = 16, 20
-        getauxval = ctypes.CDLL(None).getauxval
-        getauxval.restype = ctypes.c_ulong
-        return bool(getauxval(ctypes.c_ulong(at_hwcap)) >> hwcap_asimddp & 1)
-    if platform.system() == "Darwin":
-        value, size = ctypes.c_int(0), ctypes.c_size_t(4)
-        name = b"hw.optional.arm.FEAT_DotProd"
-        found = ctypes.CDLL(None).sysctlbyname(
-            name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)
-        )
-        return found == 0 and value.value == 1
-    return False
-
-
 def available_isas() -> list[Isa]:
     """Returns the instruction sets that this CPU can run, best first."""
     return [isa for isa in ISAS.values() if cpu_features().issuperset(isa.features)]
@@ -146,7 +109,7 @@ def current_isa() -> Isa:
     if missing:
         names = ", ".join(isa.name for isa in available_isas())
         raise CpuError(
-            f"EDGEQWEN_ISA={wanted}: this CPU ({llvm.get_host_cpu_name()}) lacks "
+            f"EDGEQWEN_ISA={wanted}: this CPU ({cpu_name()}) lacks "
             f"{', '.join(missing)}; it can run {names}"
         )
     return ISAS[wanted]

@@ -1,14 +1,17 @@
-"""Machine code that was compiled before: loaded into this process by LLVM alone."""
+"""Machine code that was compiled before: loaded into this process, by LLVM alone if need be."""
 
+import contextlib
 import ctypes
 import functools
 import mmap
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
+from edgeqwen.simd.elf import UnsupportedObjectError, link
+from edgeqwen.simd.executable import is_supported
 
 # What machine code may call, besides other functions of its own: found in the process itself.
 LIBRARY_FUNCTIONS = frozenset(
@@ -36,21 +39,59 @@ def load(code: MachineCode) -> int:
     process: ``simd/compiler.py`` lets none through.
     """
     with _lock:
-        engine = _engine()
-        engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_file))
-        engine.finalize_object()
-        address = int(engine.get_function_address(code.symbol))
+        if is_supported():
+            # What isn't as it is expected, or not allowed, may be so for LLVM.
+            with contextlib.suppress(UnsupportedObjectError, OSError):
+                return link(code.object_file, code.symbol, _external)
+        return _load_by_llvm(code)
+
+
+def _load_by_llvm(code: MachineCode) -> int:
+    import llvmlite.binding as llvm
+
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_file))
+    engine.finalize_object()
+    address = int(engine.get_function_address(code.symbol))
     if address == 0:
         raise ValueError(f"the machine code has no function {code.symbol}")
     return address
 
 
+def _external(name: str) -> int:
+    """Returns the address of a function that machine code may call, or raises KeyError."""
+    if name in (YIELD, MADVISE):
+        return _system_functions()[name]
+    if name not in LIBRARY_FUNCTIONS:
+        raise KeyError(name)
+    for library in (None, "libm.so.6"):
+        with contextlib.suppress(OSError, AttributeError):
+            return _address(getattr(ctypes.CDLL(library), name))
+    raise KeyError(name)
+
+
+@functools.cache
+def _system_functions() -> dict[str, int]:
+    if os.name == "nt":
+        yields = releases = ctypes.WinDLL("kernel32").SwitchToThread  # type: ignore[attr-defined]
+    else:
+        system = ctypes.CDLL(None)
+        yields, releases = system.sched_yield, system.madvise
+    return {YIELD: _address(yields), MADVISE: _address(releases)}
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
 def give_back_memory() -> None:
     """Lets the system take back what LLVM's code takes, once kernels are loaded.
 
-    Linking touches some 30 MB of it. It is read from its file again if it is needed again. On
-    Linux; elsewhere nothing happens.
+    Compiling and linking touch some 30 MB of it or more. It is read from its file again if it is
+    needed again. On Linux; elsewhere nothing happens.
     """
+    if "llvmlite.binding" not in sys.modules:
+        return
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
@@ -67,19 +108,18 @@ def give_back_memory() -> None:
 @functools.cache
 def prepare() -> None:
     """Gets LLVM ready for this machine, and names the system's functions that kernels call."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    if os.name == "nt":
-        yields = releases = ctypes.WinDLL("kernel32").SwitchToThread  # type: ignore[attr-defined]
-    else:
-        system = ctypes.CDLL(None)
-        yields, releases = system.sched_yield, system.madvise
-    for name, function in ((YIELD, yields), (MADVISE, releases)):
-        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value or 0)
+    for name, address in _system_functions().items():
+        llvm.add_symbol(name, address)
 
 
 @functools.cache
 def _engine() -> Any:
+    import llvmlite.binding as llvm
+
     prepare()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import pytest
 
 from edgeqwen.folders import user_cache
@@ -203,10 +202,7 @@ def test_the_folder_depends_on_all_that_machine_code_depends_on(
         patch.setenv("NUMBA_CPU_NAME", "haswell")
         folders.append(fresh_folder())
     with monkeypatch.context() as patch:
-        patch.setattr(llvm, "get_host_cpu_name", lambda: "another")
-        folders.append(fresh_folder())
-    with monkeypatch.context() as patch:
-        patch.setattr(llvm, "get_host_cpu_features", lambda: {"avx2": False})
+        patch.setattr(cache, "cpu_identity", lambda: b"another")
         folders.append(fresh_folder())
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_numba_version", lambda: b"0.0")

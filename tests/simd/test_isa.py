@@ -1,7 +1,7 @@
 """Which instruction set is chosen: from the CPU's features, and from EDGEQWEN_ISA."""
 
 import ctypes
-import platform
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +9,9 @@ import llvmlite.binding as llvm
 import pytest
 
 from edgeqwen.errors import CpuError
+from edgeqwen.simd import cpu
 from edgeqwen.simd import isa as isa_module
+from edgeqwen.simd.cpu import cpu_features, cpu_name
 from edgeqwen.simd.dot import DOTS
 from edgeqwen.simd.isa import (
     AVX2,
@@ -21,7 +23,6 @@ from edgeqwen.simd.isa import (
     NEON_DOTPROD,
     Isa,
     available_isas,
-    cpu_features,
     current_isa,
 )
 
@@ -36,7 +37,7 @@ def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, features: set[str]) -> None:
     monkeypatch.setattr(isa_module, "cpu_features", lambda: frozenset(features))
-    monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "thiscpu")
+    monkeypatch.setattr(isa_module, "cpu_name", lambda: "thiscpu")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_what_this_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, isa: Is
     with pytest.raises(CpuError) as caught:
         current_isa()
     assert str(caught.value) == (
-        f"EDGEQWEN_ISA={isa.name}: this CPU ({llvm.get_host_cpu_name()}) lacks "
+        f"EDGEQWEN_ISA={isa.name}: this CPU ({cpu_name()}) lacks "
         f"{', '.join(missing)}; it can run {', '.join(found.name for found in available_isas())}"
     )
 
@@ -165,12 +166,12 @@ DOTPROD = b"hw.optional.arm.FEAT_DotProd"
 @pytest.mark.parametrize(
     ("system", "machine", "library", "expected"),
     [
-        ("Linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON_DOTPROD),
-        ("Linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), NEON),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON_DOTPROD),
-        ("Darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), NEON),
-        ("Darwin", "arm64", FakeLibrary(), NEON),
-        ("Windows", "ARM64", FakeLibrary(), NEON),
+        ("linux", "aarch64", FakeLibrary(hwcap=1 << 20), NEON_DOTPROD),
+        ("linux", "aarch64", FakeLibrary(hwcap=~(1 << 20)), NEON),
+        ("darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 1}), NEON_DOTPROD),
+        ("darwin", "arm64", FakeLibrary(sysctl={DOTPROD: 0}), NEON),
+        ("darwin", "arm64", FakeLibrary(), NEON),
+        ("win32", "arm64", FakeLibrary(), NEON),
     ],
     ids=["linux", "linux, old", "mac", "mac, no", "mac, unknown", "windows"],
 )
@@ -183,8 +184,9 @@ def test_arm_asks_the_system_and_not_llvm(
     expected: Isa,
     llvm_knows: bool,
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(cpu, "x86", lambda: None)
+    monkeypatch.setattr(cpu, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: {"dotprod": llvm_knows})
     assert current_isa() is expected
@@ -193,6 +195,7 @@ def test_arm_asks_the_system_and_not_llvm(
 
 @pytest.mark.usefixtures("fresh_features")
 def test_features_that_are_absent_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(cpu, "x86", lambda: None)
+    monkeypatch.setattr(cpu, "machine", lambda: "x86_64")
     monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: {"avx2": True, "fma": False})
     assert cpu_features() == {"avx2"}
