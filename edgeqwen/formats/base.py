@@ -12,6 +12,7 @@ past the end are zero. What some formats keep apart (``formats/screened.py``) li
 tile, in reverse order of the tiles. ``formats/panel.py`` tells what a panel of activations is.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from edgeqwen.simd.token import Token
 
 TILE_ROWS = 16
 BLOCK_COLUMNS = 32
+# Half of fewer tokens would keep a processor waiting for its own sums.
+LEAST_HALVED = 6
 
 
 class Format(Token, ABC):
@@ -131,7 +134,7 @@ class Format(Token, ABC):
     def emit_many(
         self, e: Emitter, tiling: "Tiling", block: Value, panel: Value, totals: list[Value]
     ) -> list[Value]:
-        """Emits totals[part * n_tokens + token] += rows of an unpacked block * a panel block.
+        """Emits totals[part * n_used + token] += rows of an unpacked block * a panel block.
 
         The parts of the block at ``block`` lie one behind the other.
         """
@@ -158,17 +161,31 @@ class Place:
 class Tiling(Token):
     """A format, an instruction set and a micro-kernel shape: the token that specialises kernels.
 
-    A micro-kernel multiplies ``n_parts`` parts of a tile by ``n_tokens`` tokens in registers.
+    A micro-kernel multiplies ``n_parts`` parts of a tile by ``n_used`` tokens in registers: all
+    ``n_tokens`` of a panel, or half of them, where the others are none.
     """
 
     format: Format
     isa: Isa
     n_tokens: int
     n_parts: int
+    is_narrow: bool = False
+
+    @property
+    def n_used(self) -> int:
+        return self.n_tokens // 2 if self.is_narrow else self.n_tokens
+
+    @property
+    def narrow(self) -> "Tiling":
+        """The tiling for panels that are half empty; for those of few tokens, the same."""
+        if self.n_tokens < LEAST_HALVED:
+            return self
+        return dataclasses.replace(self, is_narrow=True)
 
     @property
     def token_name(self) -> str:
-        shape = f"{self.n_tokens} tokens x {self.n_parts} parts"
+        used = f"{self.n_used} of " if self.is_narrow else ""
+        shape = f"{used}{self.n_tokens} tokens x {self.n_parts} parts"
         return f"Tiling({self.format.name}, {self.isa.name}/{self.isa.lanes}, {shape})"
 
     @property

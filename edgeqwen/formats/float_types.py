@@ -82,17 +82,17 @@ def _multiply(
     panel: Value,
     totals: Sequence[Value],
 ) -> list[Value]:
-    """Emits totals[part * n_tokens + token] += the parts' rows * a panel block, by columns.
+    """Emits totals[part * n_used + token] += the parts' rows * a panel block, by columns.
 
     ``weight`` emits the load of a part's weights of one column.
     """
-    n_tokens, result = tiling.n_tokens, list(totals)
+    n_used, result = tiling.n_used, list(totals)
     for k in range(BLOCK_COLUMNS):
         weights = [weight(part, k) for part in range(tiling.n_parts)]
-        for t in range(n_tokens):
+        for t in range(n_used):
             activation = e.load_f32_splat(panel, 128 * t + 4 * k)
             for part, loaded in enumerate(weights):
-                i = part * n_tokens + t
+                i = part * n_used + t
                 result[i] = e.fma(loaded, activation, result[i])
     return result
 

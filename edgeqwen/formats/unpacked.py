@@ -64,7 +64,7 @@ class UnpackedBlocks:
         self, e: Emitter, tiling: Tiling, block: Value, panel: Value, totals: Sequence[Value]
     ) -> list[Value]:
         """Emits totals[token] += rows of the block * the panel's block."""
-        tokens = [PanelToken(e, tiling, panel, t) for t in range(tiling.n_tokens)]
+        tokens = [PanelToken(e, tiling, panel, t) for t in range(tiling.n_used)]
         result = list(totals)
         for group in range(self.groups):
             if group and tiling.isa.fences:

@@ -11,7 +11,8 @@ from edgeqwen.kernels.products import (
 )
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import exact_kernel, operation, types
-from edgeqwen.simd.emitter import F32, Emitter
+from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.ops import peek_i32
 from edgeqwen.simd.records import record, record_view
 
@@ -53,7 +54,7 @@ def dequantize_row(typing_context, tiling, tile, block, apart, row, out):  # typ
         t.format.emit_dequantize(e, Place(tile, block, apart), first, scratch)
         column = builder.add(scratch, builder.mul(row, e.i64(4)))
         for k in range(BLOCK_COLUMNS):
-            e.store(e.load(F32, column, 4 * TILE_ROWS * k), out, 4 * k)
+            e.store(e.load(ir.F32, column, 4 * TILE_ROWS * k), out, 4 * k)
         return context.get_dummy_value()
 
     i = types.int64

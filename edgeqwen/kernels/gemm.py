@@ -37,7 +37,7 @@ from edgeqwen.simd.compile import (
     types,
 )
 from edgeqwen.simd.emitter import Emitter
-from edgeqwen.simd.ops import constant
+from edgeqwen.simd.ops import constant, part_of_token
 
 # Bytes of a panel that stay in the first-level cache while unpacked tiles go by.
 STRETCH_BYTES = 24 << 10
@@ -45,6 +45,8 @@ STRETCH_BYTES = 24 << 10
 UNPACKED_BYTES = 512 << 10
 MOST_TILES = 32
 
+narrow = part_of_token("narrow")
+tokens_used = constant(lambda t: t.value.n_used)
 expands = constant(lambda t: int(t.value.expands))
 
 
@@ -122,11 +124,11 @@ def _stretch(tiling, n_blocks):  # type: ignore[no-untyped-def]
 
 
 @exact_inline_kernel
-def _unpack(tiling, a, tile, first, end, target):  # type: ignore[no-untyped-def]
+def _unpack(tiling, a, tile, blocks, target):  # type: ignore[no-untyped-def]
     """Writes some blocks of a tile out unpacked: [row groups][blocks][parts]."""
     for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-        index = (tile * a.n_blocks + first) // tile_blocks(tiling)
-        for _ in range(first, end, tile_blocks(tiling)):
+        index = (tile * a.n_blocks + blocks[0]) // tile_blocks(tiling)
+        for _ in range(blocks[0], blocks[1], tile_blocks(tiling)):
             place = a.weights + index * tile_bytes(tiling)
             index += 1
             block = place + header_bytes(tiling)
@@ -142,53 +144,57 @@ def _unpack(tiling, a, tile, first, end, target):  # type: ignore[no-untyped-def
 
 
 @exact_inline_kernel
+def _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, output, n_valid, partial):  # type: ignore[no-untyped-def]
+    """Multiplies a stretch of some tiles, unpacked, by that of a panel of ``n_valid`` tokens.
+
+    ``tiles`` and ``blocks`` are the first and the one behind the last; ``output`` and ``partial``
+    are addresses: of the panel's first token's output, and of its accumulators.
+    """
+    for tile in range(tiles[0], tiles[1]):
+        for row in range(0, TILE_ROWS, rows_at_once(tiling)):
+            activations = panel
+            totals = zero_totals(tiling) if blocks[0] == 0 else load_partial(tiling, partial)
+            for _ in range(blocks[0], blocks[1]):
+                totals = multiply_unpacked(tiling, unpacked, activations, totals)
+                unpacked += unpacked_bytes(tiling)
+                activations += step_bytes(tiling)
+            if blocks[1] < a.n_blocks:
+                save_partial(tiling, totals, partial)
+            else:
+                row_bytes = 4 * (tile * TILE_ROWS + row)
+                out, bias = output + row_bytes, a.bias + row_bytes if a.bias != 0 else 0
+                store_totals(tiling, totals, out, a.stride, n_valid, bias, a.accumulate)
+            partial += partial_bytes(tiling)
+
+
+@exact_inline_kernel
 def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
     """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT."""
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
-    stride, bias, accumulate = a.stride, a.bias, a.accumulate
-    panel_bytes = n_blocks * panel_block_bytes(tiling)
     n_panels = (n_tokens + panel_tokens(tiling) - 1) // panel_tokens(tiling)
     partials = scratch + longest(tiling) * step_bytes(tiling)
-    chunk_bytes = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
-    unpacked = partials + n_panels * chunk_bytes
-    stretch = _stretch(tiling, n_blocks)
+    panel_partials = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
+    unpacked = partials + n_panels * panel_partials
+    stretch, half = _stretch(tiling, n_blocks), narrow(tiling)
     for first in range(0, n_blocks, stretch):
-        end = min(first + stretch, n_blocks)
+        tiles, blocks = (first_tile, end_tile), (first, min(first + stretch, n_blocks))
         target = unpacked
         for tile in range(first_tile, end_tile):
-            target = _unpack(tiling, a, tile, first, end, target)
-        partial = partials
+            target = _unpack(tiling, a, tile, blocks, target)
         for i in range(n_panels):
-            start = a.panels + i * panel_bytes + first * panel_block_bytes(tiling)
+            panel = a.panels + (i * n_blocks + first) * panel_block_bytes(tiling)
             if expands(tiling):
-                for j in range(end - first):
-                    block = start + j * panel_block_bytes(tiling)
+                for j in range(blocks[1] - first):
+                    block = panel + j * panel_block_bytes(tiling)
                     expand_block(tiling, block, scratch + j * step_bytes(tiling))
-                start = scratch
-            output = a.output + i * panel_tokens(tiling) * stride
-            block = unpacked
-            for tile in range(first_tile, end_tile):
-                for row in range(0, TILE_ROWS, rows_at_once(tiling)):
-                    activations = start
-                    totals = zero_totals(tiling) if first == 0 else load_partial(tiling, partial)
-                    for _ in range(first, end):
-                        totals = multiply_unpacked(tiling, block, activations, totals)
-                        block += unpacked_bytes(tiling)
-                        activations += step_bytes(tiling)
-                    if end < n_blocks:
-                        save_partial(tiling, totals, partial)
-                    else:
-                        row_bytes = 4 * (tile * TILE_ROWS + row)
-                        store_totals(
-                            tiling,
-                            totals,
-                            output + row_bytes,
-                            stride,
-                            n_tokens - i * panel_tokens(tiling),
-                            bias + row_bytes if bias != 0 else 0,
-                            accumulate,
-                        )
-                    partial += partial_bytes(tiling)
+                panel = scratch
+            n_valid = n_tokens - i * panel_tokens(tiling)
+            out = a.output + i * panel_tokens(tiling) * a.stride
+            partial = partials + i * panel_partials
+            if n_valid <= tokens_used(half) < panel_tokens(tiling):
+                _multiply_panel(half, a, tiles, blocks, unpacked, panel, out, n_valid, partial)
+            else:
+                _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, out, n_valid, partial)
 
 
 @exact_kernel

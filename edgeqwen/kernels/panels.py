@@ -4,7 +4,8 @@ from edgeqwen.formats.panel import Panel
 from edgeqwen.formats.sums import SUM_START
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import kernel, operation, types
-from edgeqwen.simd.emitter import F32, I32, Emitter, Value
+from edgeqwen.simd.emitter import Emitter, Value
+from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.ops import constant
 from edgeqwen.simd.records import record, record_view
 
@@ -46,9 +47,9 @@ def _write_integers(e: Emitter, panel: Panel, x: list[Value], block: Value, slot
         not_finite = e.fma(value, e.f32(0.0), not_finite)
     maximum = e.reduce(largest, e.max)
     # The reciprocal of anything smaller would overflow; such a block is zero.
-    too_small = b.fcmp_ordered("<", maximum, F32(1e-36))
-    inverse = b.select(too_small, F32(0.0), b.fdiv(F32(127.0), maximum))
-    scale = b.fadd(b.fdiv(maximum, F32(127.0)), e.reduce(not_finite, b.fadd))
+    too_small = b.fcmp_ordered("<", maximum, ir.F32(1e-36))
+    inverse = b.select(too_small, ir.F32(0.0), b.fdiv(ir.F32(127.0), maximum))
+    scale = b.fadd(b.fdiv(maximum, ir.F32(127.0)), e.reduce(not_finite, b.fadd))
     totals = [e.zero(e.i32v)] * panel.groups
     row = b.add(block, b.mul(slot, e.i64(32)))
     for i, value in enumerate(x):
@@ -61,10 +62,10 @@ def _write_integers(e: Emitter, panel: Panel, x: list[Value], block: Value, slot
     for group, total in enumerate(totals):
         at = (36 + 4 * group) * n_tokens
         if panel.scaled_sums:
-            e.store(b.fmul(scale, b.sitofp(e.reduce(total, b.add), F32)), place, at)
+            e.store(b.fmul(scale, b.sitofp(e.reduce(total, b.add), ir.F32)), place, at)
         elif panel.offset:
-            correction = b.mul(e.reduce(total, b.add), I32(panel.offset))
-            e.store(b.add(correction, I32(SUM_START)), place, at)
+            correction = b.mul(e.reduce(total, b.add), ir.I32(panel.offset))
+            e.store(b.add(correction, ir.I32(SUM_START)), place, at)
 
 
 PANELIZE = record(

@@ -24,14 +24,14 @@ apart_block_bytes = constant(lambda t: t.value.format.apart_block_bytes)
 panel_block_bytes = constant(lambda t: t.value.panel.block_bytes)
 unpacked_bytes = constant(lambda t: t.value.unpacked_bytes)
 step_bytes = constant(lambda t: t.value.step_bytes)
-partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.value.n_parts * t.value.n_tokens)
+partial_bytes = constant(lambda t: 4 * t.isa.lanes * t.value.n_parts * t.value.n_used)
 panel_tokens = constant(lambda t: t.value.n_tokens)
 rows_at_once = constant(lambda t: t.value.n_parts * t.isa.lanes)
 
 
 def _totals_type(tiling: Tiling) -> Any:
     vector = types.VectorType("f32", tiling.isa.lanes, tiling.isa)
-    return types.UniTuple(vector, tiling.n_parts * tiling.n_tokens)
+    return types.UniTuple(vector, tiling.n_parts * tiling.n_used)
 
 
 @operation
@@ -102,7 +102,7 @@ def multiply_unpacked(typing_context, tiling, block, panel, totals):  # type: ig
 
 
 def _values(builder: Builder, totals: Value, tiling: Tiling) -> list[Value]:
-    n = tiling.n_parts * tiling.n_tokens
+    n = tiling.n_parts * tiling.n_used
     return [builder.extract_value(totals, i) for i in range(n)]
 
 
@@ -121,7 +121,7 @@ def load_partial(typing_context, tiling, address):  # type: ignore[no-untyped-de
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, t.isa)
         totals = e.zero(context.get_value_type(type_))
-        for i in range(t.n_parts * t.n_tokens):
+        for i in range(t.n_parts * t.n_used):
             loaded = e.load(e.f32v, values[1], 4 * t.isa.lanes * i)
             totals = builder.insert_value(totals, loaded, i)
         return totals
@@ -136,7 +136,7 @@ def save_partial(typing_context, tiling, totals, address):  # type: ignore[no-un
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, t.isa)
-        for i in range(t.n_parts * t.n_tokens):
+        for i in range(t.n_parts * t.n_used):
             e.store(builder.extract_value(values[1], i), values[2], 4 * t.isa.lanes * i)
         return context.get_dummy_value()
 
@@ -157,12 +157,12 @@ def store_totals(typing_context, tiling, totals, out, stride, n_valid, bias, acc
         width = 4 * t.isa.lanes
         has_bias = builder.icmp_signed("!=", bias, e.i64(0))
         adds = builder.icmp_signed("!=", accumulate, e.i64(0))
-        for token in range(t.n_tokens):
+        for token in range(t.n_used):
             with builder.if_then(builder.icmp_signed("<", e.i64(token), n_valid)):
                 base = builder.add(out, builder.mul(stride, e.i64(token)))
                 for part in range(t.n_parts):
                     slot = builder.alloca(e.f32v)
-                    builder.store(builder.extract_value(totals, part * t.n_tokens + token), slot)
+                    builder.store(builder.extract_value(totals, part * t.n_used + token), slot)
                     for condition, address in ((has_bias, bias), (adds, base)):
                         with builder.if_then(condition):
                             added = e.load(e.f32v, address, width * part)

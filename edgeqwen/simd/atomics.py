@@ -1,23 +1,21 @@
 """Atomic operations, spinning and yielding: what the thread team is made of."""
 
-import platform
-
-from llvmlite import ir
+from typing import Any
 
 from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.cpu import machine
+from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.machine_code import YIELD
 
-I64 = ir.IntType(64)
 
-
-def declared(module: ir.Module, name: str, type_: ir.FunctionType) -> ir.Function:
+def declared(module: Any, name: str, type_: Any) -> Any:
     """Returns a function that is defined elsewhere."""
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, type_, name)
 
 
-def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    return builder.inttoptr(address, I64.as_pointer())
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.I64.as_pointer())
 
 
 @operation
@@ -83,13 +81,13 @@ def pause(typing_context):  # type: ignore[no-untyped-def]
     """Tells the CPU that this thread spins (x86 pause, ARM yield)."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        machine, module, void = platform.machine().lower(), builder.module, ir.VoidType()
-        if machine in ("x86_64", "amd64"):
+        kind, module, void = machine(), builder.module, ir.VoidType()
+        if kind in ("x86_64", "amd64"):
             function = declared(module, "llvm.x86.sse2.pause", ir.FunctionType(void, []))
             builder.call(function, [])
-        elif machine in ("aarch64", "arm64"):
-            hint = ir.FunctionType(void, [ir.IntType(32)])
-            builder.call(declared(module, "llvm.aarch64.hint", hint), [ir.IntType(32)(1)])
+        elif kind in ("aarch64", "arm64"):
+            hint = ir.FunctionType(void, [ir.I32])
+            builder.call(declared(module, "llvm.aarch64.hint", hint), [ir.I32(1)])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -100,7 +98,7 @@ def yield_processor(typing_context):  # type: ignore[no-untyped-def]
     """Lets another thread run on this processor, if one is waiting."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        type_ = ir.FunctionType(ir.IntType(32), [])
+        type_ = ir.FunctionType(ir.I32, [])
         builder.call(declared(builder.module, YIELD, type_), [])
         return context.get_dummy_value()
 

@@ -1,8 +1,7 @@
 """Calling kernels by their addresses, from kernels."""
 
-from llvmlite import ir
-
 from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.llvm_ir import ir
 
 
 @operation
@@ -14,9 +13,9 @@ def call_kernel(typing_context, function, args, chunk, worker):  # type: ignore[
     """
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        pointer, i64 = ir.IntType(8).as_pointer(), ir.IntType(64)
+        pointer, i64 = ir.I8.as_pointer(), ir.I64
         parameters = [pointer.as_pointer(), pointer.as_pointer(), pointer, i64, i64, i64]
-        convention = ir.FunctionType(ir.IntType(32), parameters)
+        convention = ir.FunctionType(ir.I32, parameters)
         # Not in the loop that calls: a stack would grow with each turn.
         with builder.goto_entry_block():
             result, exception = builder.alloca(pointer), builder.alloca(pointer)

@@ -7,7 +7,7 @@ activation vectors <4*lanes x i8>, onto <lanes x i32>. ``Emitter.dot`` tells the
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
+from edgeqwen.simd.llvm_ir import ir
 
 if TYPE_CHECKING:
     from edgeqwen.simd.emitter import Emitter, Value
@@ -74,11 +74,11 @@ def _dot_smlal(
     # Each half of a vector has int16 sums of its own, one for every weight. As long as none can
     # exceed its range, products are added to them (smlal); then pairs go into int32 (sadalp), two
     # for each row, which are added up in the end (addp).
-    b, products = e.b, ir.VectorType(ir.IntType(16), 8)
+    b, products = e.b, ir.VectorType(ir.I16, 8)
     room = max(1, 32767 // (127 * limit))
     halves: list[Value] = []
     for side in range(2):
-        order = ir.Constant(ir.VectorType(ir.IntType(32), 8), [8 * side + i for i in range(8)])
+        order = ir.Constant(ir.VectorType(ir.I32, 8), [8 * side + i for i in range(8)])
         pairs = None
         for i in range(0, len(weights), room):
             sums = None
@@ -100,7 +100,7 @@ def _dot_widen(
     signed: bool,
 ) -> "Value":
     b = e.b
-    wide = ir.VectorType(ir.IntType(32), 4 * e.isa.lanes)
+    wide = ir.VectorType(ir.I32, 4 * e.isa.lanes)
     products = ir.Constant(wide, None)
     for w, a in zip(weights, activations, strict=True):
         product = b.mul(b.sext(w, wide) if signed else b.zext(w, wide), b.sext(a, wide))

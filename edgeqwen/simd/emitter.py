@@ -10,20 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from edgeqwen.simd.dot import DOTS
 from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.lookup import LOOKUPS
 from edgeqwen.simd.target_features import declare_features
 
 # A value of the code being generated. Other rooms handle these and builders, but import no LLVM.
 Value = Any
 Builder = Any
-
-I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-F16, F32 = ir.HalfType(), ir.FloatType()
-ELEMENTS = {"f32": F32, "f16": F16, "i32": I32, "i16": I16, "i8": I8}
 
 
 class Emitter:
@@ -33,20 +29,20 @@ class Emitter:
         self.b, self.isa = builder, isa
         declare_features(builder.function, isa)
         n = isa.lanes
-        self.f32v, self.i32v = ir.VectorType(F32, n), ir.VectorType(I32, n)
-        self.f16v, self.i16v = ir.VectorType(F16, n), ir.VectorType(I16, 2 * n)
-        self.i8v = ir.VectorType(I8, 4 * n)
-        self.half_bits = ir.VectorType(I16, n)  # float16 or bfloat16 as integers
+        self.f32v, self.i32v = ir.VectorType(ir.F32, n), ir.VectorType(ir.I32, n)
+        self.f16v, self.i16v = ir.VectorType(ir.F16, n), ir.VectorType(ir.I16, 2 * n)
+        self.i8v = ir.VectorType(ir.I8, 4 * n)
+        self.half_bits = ir.VectorType(ir.I16, n)  # float16 or bfloat16 as integers
 
     # Memory: addresses are int64 values, offsets are bytes known at generation time.
 
     def at(self, address: Value, offset: int) -> Value:
-        return self.b.add(address, I64(offset)) if offset else address
+        return self.b.add(address, ir.I64(offset)) if offset else address
 
-    def pointer(self, address: Value, type_: ir.Type) -> Value:
+    def pointer(self, address: Value, type_: Any) -> Value:
         return self.b.inttoptr(address, type_.as_pointer())
 
-    def load(self, type_: ir.Type, address: Value, offset: int = 0) -> Value:
+    def load(self, type_: Any, address: Value, offset: int = 0) -> Value:
         value = self.b.load(self.pointer(self.at(address, offset), type_))
         value.align = 1
         return value
@@ -57,13 +53,13 @@ class Emitter:
 
     def prefetch(self, address: Value, offset: int, level: int) -> None:
         """Asks for the line at an address, which needn't exist, into the cache of level 1 or 2."""
-        bytes_ = I8.as_pointer()
-        function = self.function("llvm.prefetch.p0", ir.VoidType(), bytes_, I32, I32, I32)
+        bytes_ = ir.I8.as_pointer()
+        function = self.function("llvm.prefetch.p0", ir.VoidType(), bytes_, ir.I32, ir.I32, ir.I32)
         pointer = self.b.inttoptr(self.at(address, offset), bytes_)
         # It is data, to be read; LLVM's "locality" counts the other way.
-        self.b.call(function, [pointer, I32(0), I32(4 - level), I32(1)])
+        self.b.call(function, [pointer, ir.I32(0), ir.I32(4 - level), ir.I32(1)])
 
-    def function(self, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
         found = self.b.module.globals.get(name)
         if found is None:
             found = ir.Function(self.b.module, ir.FunctionType(result, arguments), name)
@@ -71,25 +67,25 @@ class Emitter:
 
     # Building vectors.
 
-    def splat(self, value: Value, type_: ir.VectorType) -> Value:
+    def splat(self, value: Value, type_: Any) -> Value:
         undefined = ir.Constant(type_, ir.Undefined)
-        first = self.b.insert_element(undefined, value, I32(0))
-        zeros = ir.Constant(ir.VectorType(I32, type_.count), None)
+        first = self.b.insert_element(undefined, value, ir.I32(0))
+        zeros = ir.Constant(ir.VectorType(ir.I32, type_.count), None)
         return self.b.shuffle_vector(first, undefined, zeros)
 
-    def constant(self, value: float, type_: ir.VectorType) -> ir.Constant:
+    def constant(self, value: float, type_: Any) -> Any:
         if isinstance(type_.element, ir.FloatType):
             value = float(np.float32(value))
         return ir.Constant(type_, [value] * type_.count)
 
-    def f32(self, value: float) -> ir.Constant:
+    def f32(self, value: float) -> Any:
         return self.constant(value, self.f32v)
 
     def load_f32_splat(self, address: Value, offset: int = 0) -> Value:
-        return self.splat(self.load(F32, address, offset), self.f32v)
+        return self.splat(self.load(ir.F32, address, offset), self.f32v)
 
     def load_i32_splat(self, address: Value, offset: int = 0) -> Value:
-        return self.splat(self.load(I32, address, offset), self.i32v)
+        return self.splat(self.load(ir.I32, address, offset), self.i32v)
 
     # What tiles hold for each of their 16 rows, side by side; ``row`` is a part's first.
 
@@ -103,21 +99,21 @@ class Emitter:
 
     def load_bytes_rows(self, address: Value, row: Value, offset: int = 0) -> Value:
         """Loads a byte for every row of a part: <lanes x i8>."""
-        return self.load(ir.VectorType(I8, self.isa.lanes), self.rows(address, row, 1), offset)
+        return self.load(ir.VectorType(ir.I8, self.isa.lanes), self.rows(address, row, 1), offset)
 
     def i64(self, value: int) -> Value:
         """An address or offset that is known when code is generated."""
-        return I64(value)
+        return ir.I64(value)
 
-    def zero(self, type_: ir.Type) -> Value:
+    def zero(self, type_: Any) -> Value:
         """All zeros, of a vector or of an aggregate of vectors."""
         return ir.Constant(type_, None)
 
     def scratch(self, n_floats: int) -> Value:
         """Returns the address of float32 scratch memory in the function's own frame."""
         with self.b.goto_entry_block():
-            memory = self.b.alloca(ir.ArrayType(F32, n_floats))
-        return self.b.ptrtoint(memory, I64)
+            memory = self.b.alloca(ir.ArrayType(ir.F32, n_floats))
+        return self.b.ptrtoint(memory, ir.I64)
 
     def every_fourth(self, x: Value, first: int) -> Value:
         """The bytes first, first + 4, ... of <4*lanes x i8>: one column of four."""
@@ -146,7 +142,7 @@ class Emitter:
 
     def rotate(self, x: Value, by: int) -> Value:
         n = x.type.count
-        order = ir.Constant(ir.VectorType(I32, n), [(i + by) % n for i in range(n)])
+        order = ir.Constant(ir.VectorType(ir.I32, n), [(i + by) % n for i in range(n)])
         return self.b.shuffle_vector(x, x, order)
 
     def reduce(self, x: Value, combine: Any) -> Value:
@@ -155,7 +151,7 @@ class Emitter:
         while by:
             x = combine(x, self.rotate(x, by))
             by //= 2
-        return self.b.extract_element(x, I32(0))
+        return self.b.extract_element(x, ir.I32(0))
 
     # Conversions.
 
@@ -213,7 +209,7 @@ class Emitter:
 
     def i32_to_bytes(self, x: Value) -> Value:
         """Keeps the lowest byte of each lane."""
-        return self.b.trunc(x, ir.VectorType(I8, self.isa.lanes))
+        return self.b.trunc(x, ir.VectorType(ir.I8, self.isa.lanes))
 
     def and_bytes(self, x: Value, mask: int) -> Value:
         return self.b.and_(x, self.constant(mask, x.type))
@@ -282,6 +278,6 @@ class Emitter:
         struct = self.b.call(passed, list(values))
         return [self.b.extract_value(struct, i) for i in range(len(values))]
 
-    def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:
+    def call(self, name: str, result: Any, *arguments: Value) -> Value:
         f = self.function(name, result, *(a.type for a in arguments))
         return self.b.call(f, arguments)

@@ -4,16 +4,16 @@ Each function maps every byte i of <4*lanes x i8>, all of them below 16, to tabl
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
+from edgeqwen.simd.llvm_ir import ir
 
 if TYPE_CHECKING:
     from edgeqwen.simd.emitter import Emitter, Value
 
 
-def _table(e: "Emitter", table: Sequence[int], count: int) -> ir.Constant:
-    return ir.Constant(ir.VectorType(ir.IntType(8), count), [table[i % 16] for i in range(count)])
+def _table(e: "Emitter", table: Sequence[int], count: int) -> Any:
+    return ir.Constant(ir.VectorType(ir.I8, count), [table[i % 16] for i in range(count)])
 
 
 def _lookup_pshufb(e: "Emitter", table: Sequence[int], indices: "Value") -> "Value":

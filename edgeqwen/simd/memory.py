@@ -2,10 +2,9 @@
 
 import mmap
 
-from llvmlite import ir
-
 from edgeqwen.simd.atomics import declared
 from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.machine_code import MADVISE
 
 
@@ -17,8 +16,8 @@ def release_pages(typing_context, address, n_bytes):  # type: ignore[no-untyped-
     """
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        convention = ir.FunctionType(i32, [pointer, ir.IntType(64), i32])
+        pointer, i32 = ir.I8.as_pointer(), ir.I32
+        convention = ir.FunctionType(i32, [pointer, ir.I64, i32])
         advice = i32(getattr(mmap, "MADV_DONTNEED", 0))
         start = builder.inttoptr(values[0], pointer)
         builder.call(declared(builder.module, MADVISE, convention), [start, values[1], advice])

@@ -15,12 +15,11 @@ Addresses are int64 and aren't checked: they come from sizes validated when a fi
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-
 from edgeqwen.simd import exponential
 from edgeqwen.simd.compile import operation, types
-from edgeqwen.simd.emitter import ELEMENTS, F32, I32, Emitter
+from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.isa import GENERIC, Isa
+from edgeqwen.simd.llvm_ir import element_type, ir
 
 Emit = Callable[..., Any]
 
@@ -106,7 +105,7 @@ divide = _mapper("same", lambda e, x, y: e.b.fdiv(x, y), 2)
 # x where a < b, else y: lane by lane.
 where_less = _mapper("same", lambda e, a, b, x, y: e.b.select(e.b.fcmp_ordered("<", a, b), x, y), 4)
 
-sum_lanes = _reducer(lambda e, x: e.reduce(x, e.b.fadd if x.type.element == F32 else e.b.add))
+sum_lanes = _reducer(lambda e, x: e.reduce(x, e.b.fadd if x.type.element == ir.F32 else e.b.add))
 max_lanes = _reducer(lambda e, x: e.reduce(x, e.max))
 
 
@@ -116,7 +115,7 @@ def constant(read: Callable[[Any], int]) -> Any:
     @operation
     def known(typing_context, token):  # type: ignore[no-untyped-def]
         def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-            return ir.IntType(64)(read(token))
+            return ir.I64(read(token))
 
         return types.int64(token), codegen
 
@@ -222,8 +221,8 @@ def _scalar_access(element: str, type_: str) -> tuple[Any, Any]:
     return peek, poke
 
 
-def _llvm(element: str) -> ir.Type:
-    return {"i64": ir.IntType(64), "f64": ir.DoubleType()}.get(element) or ELEMENTS[element]
+def _llvm(element: str) -> Any:
+    return {"i64": ir.I64, "f64": ir.DoubleType()}.get(element) or element_type(element)
 
 
 peek_f32, poke_f32 = _scalar_access("f32", "float32")
@@ -241,7 +240,7 @@ def f32_from_bits(typing_context, bits):  # type: ignore[no-untyped-def]
     """The float32 whose bits are the lower half of an int64."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return builder.bitcast(builder.trunc(values[0], I32), F32)
+        return builder.bitcast(builder.trunc(values[0], ir.I32), ir.F32)
 
     return types.float32(types.int64), codegen
 
@@ -252,7 +251,7 @@ def square_root(typing_context, x):  # type: ignore[no-untyped-def]
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, GENERIC)
-        return builder.call(e.function("llvm.sqrt.f32", F32, F32), values)
+        return builder.call(e.function("llvm.sqrt.f32", ir.F32, ir.F32), values)
 
     return types.float32(types.float32), codegen
 
@@ -280,9 +279,9 @@ def scatter(typing_context, address, stride, value):  # type: ignore[no-untyped-
     return types.void(types.int64, types.int64, value), codegen
 
 
-def _scatter(builder: ir.IRBuilder, address: ir.Value, stride: ir.Value, value: ir.Value) -> None:
+def _scatter(builder: Any, address: Any, stride: Any, value: Any) -> None:
     for lane in range(value.type.count):
-        element = builder.extract_element(value, I32(lane))
+        element = builder.extract_element(value, ir.I32(lane))
         place = builder.inttoptr(address, value.type.element.as_pointer())
         stored = builder.store(element, place)
         stored.align = 1

@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import from_dtype, types
 from numba.extending import NativeValue, models, register_model, unbox
 
-from edgeqwen.simd.emitter import ELEMENTS
 from edgeqwen.simd.isa import Isa
+from edgeqwen.simd.llvm_ir import element_type
 
 __all__ = ["TokenType", "VectorType", "from_dtype"]
 
@@ -28,7 +28,7 @@ class VectorType(types.Type):  # type: ignore[misc]
 
     @property
     def llvm_type(self) -> ir.VectorType:
-        return ir.VectorType(ELEMENTS[self.element], self.count)
+        return ir.VectorType(element_type(self.element), self.count)
 
 
 @register_model(VectorType)

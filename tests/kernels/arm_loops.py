@@ -5,7 +5,7 @@ from llvmlite import ir
 
 from edgeqwen.formats import Tiling
 from edgeqwen.formats.base import Place
-from edgeqwen.simd.emitter import I64, Emitter
+from edgeqwen.simd.emitter import Emitter
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 
@@ -17,7 +17,7 @@ def loop(tiling: Tiling) -> ir.Module:
     """
     module = ir.Module()
     module.triple = TRIPLE
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 4), "f")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4), "f")
     tile, panel, n_blocks, out = function.args
     format_, many = tiling.format, tiling.n_tokens > 1
     header, block_bytes = format_.header_bytes, format_.block_bytes
@@ -30,7 +30,7 @@ def loop(tiling: Tiling) -> ir.Module:
     builder.branch(body)
     builder.position_at_end(body)
     n_totals = tiling.n_parts * tiling.n_tokens
-    index, block_at, panel_at = (builder.phi(I64) for _ in range(3))
+    index, block_at, panel_at = (builder.phi(ir.IntType(64)) for _ in range(3))
     totals = [builder.phi(e.f32v) for _ in range(n_totals)]
     rows = [e.i64(part * tiling.isa.lanes) for part in range(tiling.n_parts)]
     if many:
@@ -38,11 +38,11 @@ def loop(tiling: Tiling) -> ir.Module:
     else:
         place = Place(tile, block_at)
         results = format_.emit_one(e, tiling, place, rows, panel_at, list(totals))
-    next_index = builder.add(index, I64(1))
+    next_index = builder.add(index, ir.IntType(64)(1))
     for phi, first, following in (
-        (index, I64(0), next_index),
-        (block_at, first_block, builder.add(block_at, I64(block_bytes))),
-        (panel_at, panel, builder.add(panel_at, I64(tiling.step_bytes))),
+        (index, ir.IntType(64)(0), next_index),
+        (block_at, first_block, builder.add(block_at, ir.IntType(64)(block_bytes))),
+        (panel_at, panel, builder.add(panel_at, ir.IntType(64)(tiling.step_bytes))),
         *zip(totals, [e.zero(e.f32v)] * n_totals, results, strict=True),
     ):
         phi.add_incoming(first, entry)

@@ -94,6 +94,7 @@ CASES = [
     Case(16, panels=1, tokens=-1, stretches=1, blocks=2, residual=True),
     Case(33, tokens=1, stretches=2, tiles_per_chunk=8),
     Case(1, panels=1, blocks=1, bias=True, residual=True),
+    Case(40, panels=1, tokens=3, stretches=1, blocks=1, tiles_per_chunk=2),
     Case(48, panels=2, tokens=1, stretches=1, blocks=1, tiles_per_chunk=3, bias=True),
 ]
 
