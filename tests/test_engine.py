@@ -201,6 +201,7 @@ def test_sequences_do_not_disturb_each_other(engine: Engine) -> None:
         sequence.close()
 
 
+@pytest.mark.thorough
 def test_another_instruction_set_agrees(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole network in plain vector code, as EDGEQWEN_ISA=generic asks for it."""
     path = write_model(folder / "generic.gguf", types="Q8_0", n_layers=1, n_heads=5, head_dim=32)

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pytest
 
 from edgeqwen.formats import FORMATS
 from edgeqwen.gguf_packed import LAYOUT_VERSION
@@ -12,6 +13,7 @@ from tests.formats.packing import blocks_of, pack
 DIGESTS = {1: "f337a822d2e5ad289ba32cee0bbe4b72bfb6bf2b59f0de1981ffbf2b15652785"}
 
 
+@pytest.mark.thorough
 def test_a_change_of_layout_is_a_new_version() -> None:
     digest = hashlib.sha256()
     for format_ in sorted(FORMATS.values(), key=lambda f: f.name):

@@ -1,5 +1,6 @@
 """GEMV and GEMM against the twin: every format, bias, residual, and odd numbers of everything."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgeqwen.formats import (
     Format,
     Tiling,
 )
+from edgeqwen.formats.integer import IntegerFormat
 from edgeqwen.kernels.gemm import gemm, longest_stretch, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.products import PRODUCT
@@ -54,6 +56,30 @@ TILINGS = [
     for f in formats_of(isa)
     for tiling in (f.gemv_tiling(isa), f.gemm_tiling(isa))
 ]
+
+
+def _gemm_kind(tiling: Tiling) -> object:
+    """What GEMM's micro-kernel depends on, once weights are unpacked, and how tiles lie."""
+    format_ = tiling.format
+    if not isinstance(format_, IntegerFormat):
+        return format_
+    unpacked = dataclasses.replace(format_._unpacked(tiling.isa), limit=0)
+    return tiling.isa, unpacked, format_.tile_blocks > 1
+
+
+def _marked(tilings: list[Tiling]) -> list[Any]:
+    """Marks as thorough the GEMM of a format that is multiplied as another's is."""
+    known: set[object] = set()
+    found = []
+    for tiling in tilings:
+        kind = _gemm_kind(tiling)
+        repeats = tiling.n_tokens > 1 and kind in known
+        if tiling.n_tokens > 1:
+            known.add(kind)
+        found.append(pytest.param(tiling, marks=[pytest.mark.thorough] if repeats else []))
+    return found
+
+
 UNTOUCHED = 777.0
 
 
@@ -62,7 +88,7 @@ def name(tiling: Tiling) -> str:
     return f"{tiling.isa.name}-{tiling.format.name}-{kind}"
 
 
-each_tiling = pytest.mark.parametrize("tiling", TILINGS, ids=name)
+each_tiling = pytest.mark.parametrize("tiling", _marked(TILINGS), ids=name)
 
 
 @dataclass(frozen=True)
@@ -169,7 +195,7 @@ def test_product(tiling: Tiling, case: Case) -> None:
     assert (error <= bound).all(), (error / bound).max()
 
 
-@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.n_tokens > 1], ids=name)
+@pytest.mark.parametrize("tiling", _marked([t for t in TILINGS if t.n_tokens > 1]), ids=name)
 def test_gemm_and_gemv_agree_to_the_last_bit(tiling: Tiling) -> None:
     """Both form each sum in the same order: how a prompt is cut into steps changes nothing."""
     format_, isa = tiling.format, tiling.isa
@@ -196,7 +222,7 @@ def test_a_bad_activation_reaches_its_token_and_no_other(tiling: Tiling) -> None
     assert not nan[1:].any()
 
 
-@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.isa is NATIVE], ids=name)
+@pytest.mark.parametrize("tiling", _marked([t for t in TILINGS if t.isa is NATIVE]), ids=name)
 def test_a_bad_weight_reaches_its_row_and_no_other(tiling: Tiling) -> None:
     run = Product(tiling, Case(40, panels=1, tokens=1, blocks=2))
     format_ = tiling.format
@@ -210,7 +236,9 @@ def test_a_bad_weight_reaches_its_row_and_no_other(tiling: Tiling) -> None:
     assert not np.delete(nan, 17, axis=1).any()
 
 
-@pytest.mark.parametrize("tiling", [t for t in TILINGS if t.format.name in FACTORS], ids=name)
+@pytest.mark.parametrize(
+    "tiling", _marked([t for t in TILINGS if t.format.name in FACTORS]), ids=name
+)
 def test_integer_sums_are_exact_at_the_extremes(tiling: Tiling) -> None:
     """All weights and activations at their limits: where int16 sums would overflow first."""
     for weight_byte in (0x80, 0x7F, 0x00, 0xFF, 0x0F):

@@ -104,6 +104,8 @@ def test_llvm_s_code_is_given_back_and_comes_back() -> None:
     first, again = kernel(counted), kernel(counted)
     assert first(20) == 21
     before = resident()
+    if before == 0:
+        pytest.skip("an emulated system maps code in another way")
     give_back_memory()
     assert resident() < before / 2
     assert again(41) == 42

@@ -8,6 +8,15 @@ from pathlib import Path
 from tools.other_cpus.emulators import BUILD, Arm64Python, qemu
 
 # Everything that is compiled, or runs what was compiled.
+PRODUCT_TESTS = (
+    *(
+        f"tests/kernels/test_{kernel}.py"
+        for kernel in ("products", "gated", "screened_products", "coarse", "screen", "peak")
+    ),
+    "tests/simd/test_dot.py",
+    "tests/test_engine.py",
+)
+"""What multiplies int8, in which instruction sets of one machine differ, or is made of that."""
 KERNEL_TESTS = (
     "tests/formats",
     "tests/simd",
@@ -27,7 +36,7 @@ class Run:
     ``isa`` is the instruction set that must be chosen there. Where ``emulated`` names a machine,
     QEMU pretends that it has a CPU, by QEMU's name for it. Elsewhere LLVM is told to compile for a
     CPU, by its name, and EDGEQWEN_ISA asks for the instruction set; no machine code may then hold
-    ``forbidden`` registers, which the CPU lacks.
+    ``forbidden`` registers, which the CPU lacks. ``tested`` and ``left_out`` are paths of tests.
     """
 
     name: str
@@ -35,6 +44,8 @@ class Run:
     cpu: str
     emulated: str = ""
     forbidden: str = ""
+    tested: tuple[str, ...] = KERNEL_TESTS
+    left_out: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -71,7 +82,8 @@ class Run:
 
     def tests(self) -> list[str]:
         """Returns pytest's arguments."""
-        chosen = ["-m", "pytest", "--import-mode=append", "-p", "no:cacheprovider", *KERNEL_TESTS]
+        chosen = ["-m", "pytest", "--import-mode=append", "-p", "no:cacheprovider", *self.tested]
+        chosen += [f"--ignore={path}" for path in self.left_out]
         if not self.emulated:
             return [*chosen, "-p", "tests.registers"]
         # Emulated code is ten times slower, or more. Left out are tests of very many values, those
@@ -81,9 +93,18 @@ class Run:
         return [*chosen, "-m", "not slow and not processes and not thorough", "-k", f"not {plain}"]
 
 
+# The longest first, so that two processors end at about the same time.
 ARM64 = (
-    Run("neon-dotprod", "neon-dotprod", "max", emulated="aarch64"),
-    Run("neon", "neon", "cortex-a72", emulated="aarch64"),
+    Run("neon", "neon", "cortex-a72", emulated="aarch64", tested=PRODUCT_TESTS),
+    Run("neon-dotprod", "neon-dotprod", "max", emulated="aarch64", tested=PRODUCT_TESTS),
+    Run(
+        "neon-dotprod-rest",
+        "neon-dotprod",
+        "max",
+        emulated="aarch64",
+        tested=tuple(path for path in KERNEL_TESTS if path not in PRODUCT_TESTS),
+        left_out=PRODUCT_TESTS,
+    ),
 )
 X86 = (
     Run("avx-vnni", "avx-vnni", "alderlake", forbidden="zmm"),

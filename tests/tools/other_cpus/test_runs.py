@@ -8,7 +8,7 @@ import pytest
 from edgeqwen.simd.isa import ISAS
 from tools.other_cpus import runs
 from tools.other_cpus.emulators import ROOT
-from tools.other_cpus.runs import GROUPS, KERNEL_TESTS, Run
+from tools.other_cpus.runs import GROUPS, KERNEL_TESTS, PRODUCT_TESTS, Run
 
 ALL = list(chain(*GROUPS.values()))
 each_run = pytest.mark.parametrize("run", ALL, ids=lambda run: run.name)
@@ -25,7 +25,7 @@ def test_every_arm_is_emulated() -> None:
 
 
 def test_every_test_exists() -> None:
-    assert all((ROOT / path).exists() for path in KERNEL_TESTS)
+    assert all((ROOT / path).exists() for path in (*KERNEL_TESTS, *PRODUCT_TESTS))
 
 
 def test_no_two_share_a_folder() -> None:
