@@ -2,20 +2,21 @@
 
 output = silu(gate) * up goes into panels, for the product that comes next. Gate and up are one
 matrix: the rows of up follow those of gate. A chunk takes the same tiles of both, an even number of
-them, so that it has whole blocks of 32 columns; they are still in the cache when it reads them.
+them, so that it has whole blocks of 32 columns, and goes on with them panel by panel: they are
+still in the cache then.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from edgeqwen.formats.base import BLOCK_COLUMNS, TILE_ROWS, Tiling
 from edgeqwen.formats.panel import Panel
-from edgeqwen.kernels.gemm import multiply_many
+from edgeqwen.kernels.gemm import multiply_many, tiling_of
 from edgeqwen.kernels.gemv import multiply_one
 from edgeqwen.kernels.panels import panel_block_bytes, panel_width, write_block
 from edgeqwen.kernels.products import PRODUCT
-from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import (
@@ -49,6 +50,12 @@ class Gated(Token):
 
     tiling: Tiling
     panel: Panel
+    ranges: ClassVar[int] = 2
+
+    @staticmethod
+    def after_panel(gated, a, tiles, token, n_tokens):  # type: ignore[no-untyped-def]
+        """Goes on with the outputs of a panel's tokens while they are in the cache."""
+        _gate_tiles(panel_of(gated), a, tiles, token, n_tokens)
 
     @property
     def token_name(self) -> str:
@@ -59,7 +66,6 @@ class Gated(Token):
         return self.tiling.isa
 
 
-tiling_of = part_of_token("tiling")
 panel_of = part_of_token("panel")
 
 
@@ -76,13 +82,13 @@ def gate_block(panel, gate, up, place, slot):  # type: ignore[no-untyped-def]
 
 
 @exact_inline_kernel
-def _gate_tiles(panel, a, first_tile, end_tile, n_tokens):  # type: ignore[no-untyped-def]
-    """Does so for the columns of some tiles, of all tokens."""
+def _gate_tiles(panel, a, tiles, token, n_tokens):  # type: ignore[no-untyped-def]
+    """Does so for the columns of some tiles, of ``n_tokens`` tokens from ``token`` on."""
     width = panel_width(panel)
     panel_bytes = a.hidden_blocks * panel_block_bytes(panel)
-    for t in range(n_tokens):
+    for t in range(token, token + n_tokens):
         hidden = a.hidden + t // width * panel_bytes
-        for block in range(first_tile // TILES_OF_BLOCK, end_tile // TILES_OF_BLOCK):
+        for block in range(tiles[0] // TILES_OF_BLOCK, tiles[1] // TILES_OF_BLOCK):
             gate = a.output + t * a.stride + 4 * BLOCK_COLUMNS * block
             place = hidden + block * panel_block_bytes(panel)
             gate_block(panel, gate, gate + a.up_offset, place, t % width)
@@ -98,7 +104,7 @@ def gated_gemv(gated, args, chunk, worker):  # type: ignore[no-untyped-def]
     for half in range(2):
         skipped = half * a.n_tiles
         multiply_one(tiling_of(gated), a, skipped + first, skipped + end, panels)
-    _gate_tiles(panel_of(gated), a, first, end, 1)
+    _gate_tiles(panel_of(gated), a, (first, end), 0, 1)
 
 
 @exact_kernel
@@ -107,8 +113,4 @@ def gated_gemm(gated, args, chunk, worker):  # type: ignore[no-untyped-def]
     a = gated_view(args)
     first = chunk * a.tiles_per_chunk
     end = min(first + a.tiles_per_chunk, a.n_tiles)
-    for half in range(2):
-        skipped = half * a.n_tiles
-        scratch = a.scratch + worker * a.scratch_bytes
-        multiply_many(tiling_of(gated), a, skipped + first, skipped + end, scratch)
-    _gate_tiles(panel_of(gated), a, first, end, state_view(a.state).n_tokens)
+    multiply_many(gated, a, first, end, a.scratch + worker * a.scratch_bytes)

@@ -34,6 +34,7 @@ from edgeqwen.simd.compile import (
     exact_kernel,
     inline_kernel,
     operation,
+    token_method,
     types,
 )
 from edgeqwen.simd.emitter import Emitter
@@ -44,7 +45,12 @@ STRETCH_BYTES = 24 << 10
 # Bytes of unpacked tiles, and tiles, that stay in the second-level cache while panels go by.
 UNPACKED_BYTES = 512 << 10
 MOST_TILES = 32
+# No tile's stretch takes more.
+LARGEST_STRETCH_BYTES = 64 << 10
 
+tiling_of = part_of_token("tiling")
+ranges = constant(lambda t: t.value.ranges)
+after_panel = token_method("after_panel")
 narrow = part_of_token("narrow")
 tokens_used = constant(lambda t: t.value.n_used)
 expands = constant(lambda t: int(t.value.expands))
@@ -83,7 +89,7 @@ def most_tiles(tiling: Tiling, n_blocks: int) -> int:
 def scratch_bytes(tiling: Tiling, n_blocks: int, tiles_per_chunk: int, max_tokens: int) -> int:
     """Returns how much scratch memory a thread needs for steps of up to ``max_tokens`` tokens.
 
-    GEMV needs none.
+    A chunk's tiles are those of all ranges. GEMV needs none.
     """
     if tiling.n_tokens == 1:
         return 0
@@ -94,13 +100,14 @@ def scratch_bytes(tiling: Tiling, n_blocks: int, tiles_per_chunk: int, max_token
 
 
 def most_scratch_bytes(max_tokens: int) -> int:
-    """Returns as much as any product needs whose chunks take ``most_tiles``, or one tile more.
+    """Returns as much as any product needs whose chunks take ``most_tiles``, or some more.
 
-    ``max_tokens`` is that of whole panels.
+    Gate and up are two ranges of an even number of tiles each. ``max_tokens`` is that of whole
+    panels.
     """
-    one_more = 64 << 10
-    partials = (MOST_TILES + 1) * TILE_ROWS * max_tokens * 4
-    return STRETCH_BYTES + partials + UNPACKED_BYTES + one_more
+    more = 3
+    partials = (MOST_TILES + more) * TILE_ROWS * max_tokens * 4
+    return STRETCH_BYTES + partials + UNPACKED_BYTES + more * LARGEST_STRETCH_BYTES
 
 
 @operation
@@ -168,19 +175,26 @@ def _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, output, n_valid, 
 
 
 @exact_inline_kernel
-def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
-    """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT."""
+def multiply_many(token, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
+    """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT.
+
+    Of a matrix with several ``ranges`` of ``a.n_tiles`` tiles each, the same of all ranges. The
+    token's ``after_panel`` is called for the tokens of each panel whose outputs are there.
+    """
+    tiling = tiling_of(token)
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
     n_panels = (n_tokens + panel_tokens(tiling) - 1) // panel_tokens(tiling)
     partials = scratch + longest(tiling) * step_bytes(tiling)
-    panel_partials = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
-    unpacked = partials + n_panels * panel_partials
+    range_partials = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
+    unpacked = partials + n_panels * ranges(token) * range_partials
     stretch, half = _stretch(tiling, n_blocks), narrow(tiling)
     for first in range(0, n_blocks, stretch):
-        tiles, blocks = (first_tile, end_tile), (first, min(first + stretch, n_blocks))
+        blocks = (first, min(first + stretch, n_blocks))
         target = unpacked
-        for tile in range(first_tile, end_tile):
-            target = _unpack(tiling, a, tile, blocks, target)
+        for skipped in range(0, ranges(token) * a.n_tiles, a.n_tiles):
+            for tile in range(skipped + first_tile, skipped + end_tile):
+                target = _unpack(tiling, a, tile, blocks, target)
+        range_bytes = (target - unpacked) // ranges(token)
         for i in range(n_panels):
             panel = a.panels + (i * n_blocks + first) * panel_block_bytes(tiling)
             if expands(tiling):
@@ -188,13 +202,18 @@ def multiply_many(tiling, a, first_tile, end_tile, scratch):  # type: ignore[no-
                     block = panel + j * panel_block_bytes(tiling)
                     expand_block(tiling, block, scratch + j * step_bytes(tiling))
                 panel = scratch
-            n_valid = n_tokens - i * panel_tokens(tiling)
+            n_valid = min(n_tokens - i * panel_tokens(tiling), panel_tokens(tiling))
             out = a.output + i * panel_tokens(tiling) * a.stride
-            partial = partials + i * panel_partials
-            if n_valid <= tokens_used(half) < panel_tokens(tiling):
-                _multiply_panel(half, a, tiles, blocks, unpacked, panel, out, n_valid, partial)
-            else:
-                _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, out, n_valid, partial)
+            for k in range(ranges(token)):
+                tiles = (k * a.n_tiles + first_tile, k * a.n_tiles + end_tile)
+                weights = unpacked + k * range_bytes
+                partial = partials + (i * ranges(token) + k) * range_partials
+                if n_valid <= tokens_used(half) < panel_tokens(tiling):
+                    _multiply_panel(half, a, tiles, blocks, weights, panel, out, n_valid, partial)
+                else:
+                    _multiply_panel(tiling, a, tiles, blocks, weights, panel, out, n_valid, partial)
+            if blocks[1] == n_blocks:
+                after_panel(token, a, (first_tile, end_tile), i * panel_tokens(tiling), n_valid)
 
 
 @exact_kernel

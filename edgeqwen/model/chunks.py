@@ -8,9 +8,9 @@ from edgeqwen.model.weights import Matrix
 CHUNKS_PER_THREAD = 8
 
 
-def tiles_per_chunk(matrix: Matrix, tiling: Tiling, n_threads: int) -> int:
-    """Returns how many tiles a chunk of a product takes."""
-    tiles = max(1, matrix.n_tiles // (n_threads * CHUNKS_PER_THREAD))
+def tiles_per_chunk(matrix: Matrix, tiling: Tiling, n_threads: int, *, ranges: int = 1) -> int:
+    """Returns how many tiles a chunk of a product takes of each of a matrix's ranges."""
+    tiles = max(1, matrix.n_tiles // (ranges * n_threads * CHUNKS_PER_THREAD))
     if tiling.n_tokens == 1:
         return tiles
-    return min(tiles, most_tiles(tiling, matrix.n_blocks))
+    return min(tiles, max(1, most_tiles(tiling, matrix.n_blocks) // ranges))

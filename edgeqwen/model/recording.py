@@ -167,10 +167,11 @@ class Recording:
         token = Gated(self.tiling(matrix.format), self.tiling(down_proj.format).panel)
         normed = self.norm(weight, matrix, token.tiling.panel)
         n_tiles = matrix.n_tiles // 2
-        per_chunk = tiles_per_chunk(matrix, token.tiling, 2 * self.r.n_threads)
+        per_chunk = tiles_per_chunk(matrix, token.tiling, self.r.n_threads, ranges=2)
         per_chunk = -(-per_chunk // TILES_OF_BLOCK) * TILES_OF_BLOCK
-        arguments = self._product(matrix, token.tiling, "gate_up", per_chunk, normed) | {
+        arguments = self._product(matrix, token.tiling, "gate_up", 2 * per_chunk, normed) | {
             "n_tiles": n_tiles,
+            "tiles_per_chunk": per_chunk,
             "up_offset": 4 * self.r.config.intermediate_size,
             "hidden": self.buffers["hidden"],
             "hidden_blocks": down_proj.n_blocks,

@@ -8,7 +8,7 @@ import pytest
 from edgeqwen.formats import F32, Q4_0, Q4_K, Q6_K, Q8_0, Format
 from edgeqwen.formats.panel import Panel
 from edgeqwen.kernels.gated import GATED, Gated, gated_gemm, gated_gemv
-from edgeqwen.kernels.gemm import gemm, scratch_bytes
+from edgeqwen.kernels.gemm import gemm, longest_stretch, scratch_bytes
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.products import PRODUCT
 from edgeqwen.kernels.swiglu import SWIGLU, swiglu
@@ -49,10 +49,12 @@ def test_same_as_one_after_the_other(
     gated = tilings(isa, format_, next_, one_token)
     tiling, panel = gated.tiling, gated.panel
     n_tokens = 1 if one_token else tiling.n_tokens + 2
-    n_columns, half = 2 * format_.tile_columns, 32 * N_BLOCKS
-    rows = weights_of(format_, 2 * half, 2)
+    # More than one stretch, which GEMM works on at a time.
+    row_tiles = 2 if one_token else longest_stretch(tiling) // format_.tile_blocks + 1
+    n_columns, half = row_tiles * format_.tile_columns, 32 * N_BLOCKS
+    rows = weights_of(format_, 2 * half, row_tiles)
     x = np.random.default_rng(0).standard_normal((n_tokens, n_columns)).astype(np.float32)
-    worker_bytes = scratch_bytes(tiling, n_columns // 32, tiles_per_chunk, n_tokens)
+    worker_bytes = scratch_bytes(tiling, n_columns // 32, 2 * tiles_per_chunk, n_tokens)
     outputs = [np.full((n_tokens, 2 * half + 16), UNTOUCHED, np.float32) for _ in range(2)]
     hidden = [empty_panels(panel, n_tokens) for _ in range(2)]
     product: dict[str, Any] = {

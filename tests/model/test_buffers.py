@@ -90,10 +90,11 @@ def test_scratch_memory_is_enough(size: str, n_threads: int) -> None:
                 matrix = Matrix(("",), format_, n_rows, n_columns, 0, 0)
                 per_chunk = tiles_per_chunk(matrix, tiling, n_threads)
                 assert 1 <= per_chunk <= matrix.n_tiles
-                # Of gate and up, a chunk takes an even number.
-                even = -(-per_chunk // 2) * 2
-                needed = scratch_bytes(tiling, matrix.n_blocks, even, PREFILL_TOKENS)
-                assert needed <= made.scratch_bytes
+                # Of gate and up, a chunk takes an even number each.
+                of_each = tiles_per_chunk(matrix, tiling, n_threads, ranges=2)
+                for n_tiles in (per_chunk, 2 * (-(-of_each // 2) * 2)):
+                    needed = scratch_bytes(tiling, matrix.n_blocks, n_tiles, PREFILL_TOKENS)
+                    assert needed <= made.scratch_bytes
         group = config.n_heads // config.n_kv_heads
         for one_token in (True, False):
             shape = attention_shape(isa, config.head_dim, group, one_token, "f32")
