@@ -14,11 +14,13 @@ def warmup(
         typer.Option("--all", help="For every weight type and every Qwen2.5, instead of a MODEL."),
     ] = False,
     threads: options.Threads = None,
+    full_head: options.FullHead = False,
 ) -> None:
     """Compile ahead what running a model needs; done once for each CPU and version."""
     from edgeqwen.cli.loading import compile_kernels, named_or_built_in
 
     if every and model is not None:
         raise typer.BadParameter("--all is for every model: leave out MODEL, or --all")
-    compile_kernels(None if every else named_or_built_in(model), threads=threads)
+    path = None if every else named_or_built_in(model)
+    compile_kernels(path, threads=threads, full_head=full_head)
     print("All kernels are compiled.")

@@ -85,7 +85,8 @@ class Engine:
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
     sequence may hold, by default what the model was trained for. ``cache_type``: "f16", or "f32"
     for comparisons. ``full_head``: computes all logits, so that none are screened. The weights are
-    packed in the background: the first step waits for them, and ``wait_until_loaded`` does.
+    packed in the background: the first step waits for them, and ``wait_until_loaded`` does. Without
+    ``pack``, that begins with ``prepare``, and no step may come before.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """

@@ -1,7 +1,7 @@
 """GgufFile: a model in one GGUF file, or in several that belong together."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -98,10 +98,18 @@ class GgufFile:
         tensor = self.tensor(name)
         self._places[name].release(tensor, start, tensor.n_bytes if stop is None else stop)
 
-    def read_ahead(self) -> None:
-        """Has the system begin to read all of the model, which will be needed soon."""
-        for shard in self._shards:
-            shard.read_ahead()
+    def read_ahead(self) -> Callable[[], None]:
+        """Has the system begin to read all of the model, which will be needed soon.
+
+        Returns a function that ends it; ``close`` doesn't.
+        """
+        stops = [shard.read_ahead() for shard in self._shards]
+
+        def stop_all() -> None:
+            for stop in stops:
+                stop()
+
+        return stop_all
 
     def tensor(self, name: str) -> TensorInfo:
         """Returns a tensor of the network by its name, q, k and v also where the file fuses them.
@@ -128,7 +136,12 @@ class GgufFile:
             tied="output.weight" not in self.tensors,
         )
         check_shapes(self.tensors, config, str(self.path))
-        for fused, parts in split_fused(self.tensors, config).items():
+        if len({t.layout is None for t in self.tensors.values() if len(t.shape) > 1}) > 1:
+            raise FileFormatError(
+                f"{self.path}: some of the model's matrices are packed and others aren't; pack all "
+                "of the original model (edgeqwen pack)"
+            )
+        for fused, parts in split_fused(self.tensors, config, str(self.path)).items():
             self._parts |= {part.name: part for part in parts}
             self._places |= {part.name: self._places[fused] for part in parts}
         return config

@@ -53,22 +53,22 @@ def described(
     version = metadata.get(f"{PREFIX}version")
     if version is None:
         return found
-    if version != LAYOUT_VERSION:
+    if type(version) is not int or version != LAYOUT_VERSION:
         raise UnsupportedError(
             f"{source}: is packed with layout version {shown(version)}, and this edgeqwen reads "
             f"version {LAYOUT_VERSION}; pack the original file again (edgeqwen pack)"
         )
     names = _list(metadata, "tensors", source)
     layouts = _list(metadata, "layouts", source, len(names))
-    types = _list(metadata, "types", source, len(names))
-    shapes = _list(metadata, "shapes", source, 2 * len(names))
+    types = _integers(metadata, "types", source, len(names))
+    shapes = _integers(metadata, "shapes", source, 2 * len(names))
     for i, name in enumerate(names):
         stored = tensors.get(name) if isinstance(name, str) else None
         if stored is None or stored.type != GgmlType.I8 or stored.layout is not None:
             raise _damaged(source, f"tensors[{i}] is {shown(name)}, expected a tensor of type I8")
         if types[i] not in set(GgmlType):
             raise _damaged(source, f"types[{i}] is {shown(types[i])}, expected a GGML type")
-        shape = tuple(int(n) for n in shapes[2 * i : 2 * i + 2])
+        shape = tuple(shapes[2 * i : 2 * i + 2])
         if min(shape) < 1:
             raise _damaged(source, f"shapes of {name} are {shape}, expected rows and columns")
         if not isinstance(layouts[i], str):
@@ -89,6 +89,14 @@ def _list(metadata: Mapping[str, Any], name: str, source: str, n: int | None = N
     if n is not None and len(value) != n:
         raise _damaged(source, f"{name} has {len(value)} elements, expected {n}")
     return list(value)
+
+
+def _integers(metadata: Mapping[str, Any], name: str, source: str, n: int) -> list[int]:
+    values = _list(metadata, name, source, n)
+    for i, value in enumerate(values):
+        if type(value) is not int:
+            raise _damaged(source, f"{name}[{i}] is {shown(value)}, expected a whole number")
+    return values
 
 
 def _damaged(source: str, problem: str) -> FileFormatError:

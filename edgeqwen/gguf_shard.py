@@ -1,6 +1,7 @@
 """GgufShard: one GGUF file mapped into memory, checked from end to end before anything is used."""
 
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,14 @@ class GgufShard:
         if self._mapping is not None:
             release(self._mapping, tensor.offset + start, tensor.offset + stop)
 
-    def read_ahead(self) -> None:
-        """Has the system begin to read all of the file, which will be needed soon."""
-        if self._mapping is not None:
-            read_ahead(self._mapping)
+    def read_ahead(self) -> Callable[[], None]:
+        """Has the system begin to read all of the file, which will be needed soon.
+
+        Returns a function that ends it. Raises ClosedError after ``close()``.
+        """
+        if self._mapping is None:
+            raise ClosedError(f"{self.path}: the file was closed and can't be read any more")
+        return read_ahead(self._mapping)
 
     def close(self) -> None:
         """Gives the mapping back, once no view of it is left; may be called twice."""

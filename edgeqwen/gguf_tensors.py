@@ -146,11 +146,12 @@ def check_shapes(tensors: Mapping[str, TensorInfo], config: ModelConfig, source:
 
 
 def split_fused(
-    tensors: Mapping[str, TensorInfo], config: ModelConfig
+    tensors: Mapping[str, TensorInfo], config: ModelConfig, source: str
 ) -> dict[str, list[TensorInfo]]:
     """Returns the rows of each tensor that holds q, k and v in one, as three tensors.
 
-    The tensors have passed ``check_shapes``.
+    The tensors have passed ``check_shapes``. Raises FileFormatError for one of a packed file, where
+    the three lie apart.
     """
     shapes = config.expected_tensors()
     found: dict[str, list[TensorInfo]] = {}
@@ -158,6 +159,11 @@ def split_fused(
         if fused not in tensors:
             continue
         whole = tensors[fused]
+        if whole.layout is not None:
+            raise FileFormatError(
+                f"{source}: {fused} is packed, expected q, k and v apart from each other; the file "
+                "is damaged: pack the original one again (edgeqwen pack)"
+            )
         row_bytes = whole.n_bytes // whole.shape[0]
         found[fused], offset = [], whole.offset
         for part in parts:

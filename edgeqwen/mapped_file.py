@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,29 +58,33 @@ def release(mapping: mmap.mmap, start: int, stop: int) -> None:
             mapping.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
-def read_ahead(mapping: mmap.mmap) -> None:
+def read_ahead(mapping: mmap.mmap) -> Callable[[], None]:
     """Has a file read that will be needed in whole, by a thread that isn't waited for.
 
-    In huge pages, where the file system has them: reading all of a file in small ones takes a third
-    more time, again and again. Elsewhere than on Linux, the system is only told.
+    Returns a function that ends it soon. In huge pages, where the file system has them: reading all
+    of a file in small ones takes a third more time, again and again. Elsewhere than on Linux, the
+    system is only told.
     """
+    stopped = threading.Event()
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
         view = np.frombuffer(mapping, np.uint8)
-        threading.Thread(target=_populate, args=(view,), name="edgeqwen-map", daemon=True).start()
+        populate = functools.partial(_populate, view, stopped)
+        threading.Thread(target=populate, name="edgeqwen-map", daemon=True).start()
     elif hasattr(mmap, "MADV_WILLNEED"):
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_WILLNEED)
+    return stopped.set
 
 
-def _populate(view: npt.NDArray[np.uint8]) -> None:
+def _populate(view: npt.NDArray[np.uint8], stopped: threading.Event) -> None:
     """Puts a file's pages in their places: whoever touches them in turn is stopped by each."""
     madvise = ctypes.CDLL(None).madvise  # without the GIL, unlike Python's own
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for start in range(0, len(view), _POPULATED_BYTES):
         part = view[start : start + _POPULATED_BYTES]
-        if madvise(part.ctypes.data, part.nbytes, _MADV_POPULATE_READ) != 0:
+        if stopped.is_set() or madvise(part.ctypes.data, part.nbytes, _MADV_POPULATE_READ) != 0:
             return  # Linux before 5.14
 
 

@@ -16,6 +16,7 @@ MetadataValue: TypeAlias = Scalar | Sequence[str] | Sequence[int] | npt.NDArray[
 int32, uint64 and int64 that holds it. In a list, int is int32; a numpy array keeps its type."""
 
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64, _INT64 = 4, 5, 6, 7, 8, 9, 10, 11
+_FLOAT64 = 12
 _ARRAY_TYPES = {
     "u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11,
     "f8": 12,
@@ -45,6 +46,8 @@ def _encode_value(key: str, value: MetadataValue) -> bytes:
         return struct.pack("<IB", _BOOL, value)
     if isinstance(value, int):
         return _encode_integer(key, value)
+    if isinstance(value, np.float64):
+        return struct.pack("<Id", _FLOAT64, value)
     if isinstance(value, float):
         return struct.pack("<If", _FLOAT32, value)
     if isinstance(value, np.ndarray):

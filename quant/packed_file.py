@@ -1,10 +1,12 @@
 """pack(): a GGUF file whose matrices lie in it as kernels read them."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +65,20 @@ def pack(
         return writer.size
 
 
+def _as_it_was(value: Any) -> Any:
+    """Returns a value of metadata as something that is written as it was read."""
+    if isinstance(value, NumberArray):
+        return value.array
+    if isinstance(value, float) and not _is_float32(value):
+        return np.float64(value)
+    return value
+
+
+def _is_float32(value: float) -> bool:
+    with np.errstate(over="ignore"):
+        return math.isnan(value) or float(np.float32(value)) == value
+
+
 class _Plan:
     """The packed file to be: its metadata, and its tensors in their order."""
 
@@ -75,7 +91,7 @@ class _Plan:
         self.vectors = [name for name in config.expected_tensors() if name not in self.formats]
         matrices = [file.tensor(name) for name in names]
         copied = {
-            key: value.array if isinstance(value, NumberArray) else value
+            key: _as_it_was(value)
             for key, value in file.metadata.items()
             if key not in _LEFT_OUT and not key.startswith(_LEFT_OUT_PREFIXES)
         }

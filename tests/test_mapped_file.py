@@ -2,6 +2,7 @@
 with the files themselves."""
 
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def test_all_of_a_file_is_read_by_somebody_else(path: Path) -> None:
     release(mapping, 0, len(mapping))
     assert resident_bytes(path) == 0
     assert mapping[-7:] == b"the end"
+
+
+@only_linux
+def test_reading_ahead_can_be_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: threads.append(thread))
+    mapping = map_file(path)
+    stop = read_ahead(mapping)
+    stop()
+    start(threads[0])
+    threads[0].join()
+    assert resident_bytes(path) == 0
 
 
 def test_a_mapping_may_go_while_it_is_read(path: Path) -> None:

@@ -14,6 +14,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 PAGE_BYTES = 2 << 20
 # The first token comes first; then this takes no more than this part of the time of one core.
 PATIENCE_SECONDS = 0.5
@@ -37,11 +40,13 @@ def can_come_later() -> bool:
 
 
 class HugePages:
-    """Makes huge pages of the small ones under ``size`` bytes from ``address`` on."""
+    """Makes huge pages of the small ones under a view of memory, uint8, which it keeps alive."""
 
-    def __init__(self, address: int, size: int) -> None:
-        first = -(-address // PAGE_BYTES)
-        self._pages = range(first * PAGE_BYTES, address + size - PAGE_BYTES + 1, PAGE_BYTES)
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self._memory = memory
+        address = int(memory.ctypes.data)
+        first = -(-address // PAGE_BYTES) * PAGE_BYTES
+        self._pages = range(first, address + memory.nbytes - PAGE_BYTES + 1, PAGE_BYTES)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgeqwen-pages", daemon=True)
 
@@ -50,7 +55,7 @@ class HugePages:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it, which must be done before the memory is given back."""
+        """Ends it, so that the memory can be given back."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join()

@@ -1,6 +1,6 @@
 """A model without weights: enough of a GGUF file to plan and record, for compiling ahead."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class UnloadedModel:
     def data(self, name: str) -> NDArray[np.uint8]:
         return np.zeros(self.tensors[name].n_bytes, np.uint8)
 
-    def read_ahead(self) -> None:
-        pass
+    def read_ahead(self) -> Callable[[], None]:
+        return lambda: None
 
     def release(self, name: str) -> None:
         pass

@@ -7,6 +7,7 @@ goes, so that memory stays at about the file's size.
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -115,6 +116,8 @@ class Weights:
         _check_shapes(file, config)
         self._packing: Packing | None = None
         self._is_begun = self._is_packed = False
+        self._stop_reading: Callable[[], None] = _nothing
+        self._waiting = threading.Lock()
         # Of a packed file, views that keep it mapped.
         self._views: list[NDArray[np.uint8]] = []
         # Addresses are offsets until the region exists; in a packed file they are addresses.
@@ -125,7 +128,7 @@ class Weights:
         self._region = Region(self._size, purpose="the model", huge=not later)
         self._huge_pages: HugePages | None = None
         if later:
-            self._huge_pages = HugePages(self._region.address, self._size)
+            self._huge_pages = HugePages(self._region.view(0, self._size))
         placed = [tuple(map(self._place, group)) for group in groups]
         self._matrices = [matrix for group in placed for matrix in group]
         self.embedding = placed.pop(0)[0]
@@ -167,7 +170,7 @@ class Weights:
         self._is_begun = True
         if self._file.is_packed:
             if self._file.size < physical_memory() * 3 // 4:
-                self._file.read_ahead()
+                self._stop_reading = self._file.read_ahead()
             return
         if self._size > physical_memory():
             raise UnsupportedError(
@@ -184,10 +187,15 @@ class Weights:
 
         Raises ClosedError if the weights were closed meanwhile.
         """
-        if self._packing is None or self._is_packed:
-            return
-        self._packing.wait(progress)
-        self._is_packed = True
+        if not self._is_begun:
+            raise AssertionError("the weights are waited for, but nobody began to pack them")
+        with self._waiting:
+            if self._packing is not None and not self._is_packed:
+                self._packing.wait(progress)
+                self._is_packed = True
+                self._end_packing()
+
+    def _end_packing(self) -> None:
         if self._huge_pages is not None:
             self._huge_pages.start()
         for matrix in self._matrices:
@@ -202,9 +210,11 @@ class Weights:
     def close(self) -> None:
         """Frees them, after ``stop_packing``, and after the team was closed."""
         self._packing = None
+        self._stop_reading()
         self._views.clear()
         if self._huge_pages is not None:
             self._huge_pages.stop()
+            self._huge_pages = None
         self._region.close()
 
     def _plan(self, names: Sequence[str]) -> list[Matrix]:
@@ -231,6 +241,12 @@ class Weights:
     def _bytes_in_file(self, tensor: TensorInfo, matrix: Matrix) -> int:
         """Returns the address of a packed file's matrix, whose size is checked."""
         expected = matrix.apart_bytes + matrix.n_bytes
+        if matrix.n_columns % matrix.format.tile_columns:
+            raise FileFormatError(
+                f"{self._file.path}: {tensor.name} has {matrix.n_columns} columns, expected whole "
+                f"tiles of {matrix.format.tile_columns} in {matrix.format.name}; the file is "
+                "damaged: pack the original one again (edgeqwen pack)"
+            )
         if tensor.n_bytes != expected:
             raise FileFormatError(
                 f"{self._file.path}: {tensor.name} has {tensor.n_bytes} bytes of tiles, expected "
@@ -241,7 +257,7 @@ class Weights:
         return int(self._views[-1].ctypes.data)
 
     def _place(self, m: Matrix) -> Matrix:
-        if self._views:
+        if self._file.tensor(m.names[0]).layout is not None:
             return m
         return dataclasses.replace(m, address=self._region.address + m.address)
 
@@ -286,6 +302,10 @@ class Weights:
             sources.append(Source(matrix.format, self._file.data(name), n_rows, tiles))
             tiles += -(-n_rows // TILE_ROWS) * matrix.row_tiles * matrix.format.tile_bytes
         return sources
+
+
+def _nothing() -> None:
+    pass
 
 
 def matrix_groups(config: ModelConfig) -> list[tuple[str, ...]]:

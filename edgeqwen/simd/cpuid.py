@@ -46,6 +46,8 @@ FEATURES = {
 """The features that kernels make use of, by LLVM's names."""
 # Maker, model and all features; not leaf 1's ebx, which differs from core to core.
 _IDENTIFYING = ((0, 0), (7, 0), (7, 1), (0x80000001, 0))
+# Of leaf 7's ecx, whether the system uses protection keys; of its edx, cures of faults.
+_PASSING = {(7, 0, 2): 1 << 4, (7, 0, 3): 0xFC000000 | 1 << 13 | 1 << 10 | 1 << 9}
 _BRAND = (0x80000002, 0x80000003, 0x80000004)
 
 
@@ -80,8 +82,13 @@ def x86() -> X86 | None:
         for name, b in FEATURES.items()
         if answer(b.leaf, b.subleaf)[b.register] >> b.bit & 1 and saved & b.saved == b.saved
     )
+    # What a new microcode or kernel may change, and no code depends on.
+    ecx &= ~(1 << 31)  # a hypervisor
     brand = b"".join(struct.pack("<4I", *answer(leaf, 0)) for leaf in _BRAND)
-    asked = [answer(*leaf) for leaf in _IDENTIFYING]
+    asked = [
+        tuple(n & ~_PASSING.get((*leaf, i), 0) for i, n in enumerate(answer(*leaf)))
+        for leaf in _IDENTIFYING
+    ]
     identity = repr((model, ecx, edx, saved, asked, brand)).encode()
     return X86(brand.split(b"\0")[0].decode("ascii", "replace").strip(), features, identity)
 

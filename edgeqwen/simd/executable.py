@@ -28,7 +28,6 @@ class CodeMemory:
         self._first = ctypes.c_char.from_buffer(mapping)  # keeps it from being unmapped
         self.address = ctypes.addressof(self._first)
         self.bytes = memoryview(mapping)
-        _kept.append(self)
 
     def seal(self) -> None:
         """Makes the memory executable, and no longer writable.
@@ -41,6 +40,7 @@ class CodeMemory:
         if system.mprotect(address, size, ctypes.c_int(PROT_READ_EXECUTE)):
             code = ctypes.get_errno()
             raise OSError(code, f"memory can't be made executable: {os.strerror(code)}")
+        _kept.append(self)
 
 
 # Whoever has an address may call it as long as the process lives.

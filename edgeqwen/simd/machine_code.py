@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgeqwen.errors import CpuError
 from edgeqwen.simd.elf import UnsupportedObjectError, link
 from edgeqwen.simd.executable import is_supported
 
@@ -35,15 +36,23 @@ _lock = threading.Lock()
 def load(code: MachineCode) -> int:
     """Links an object file into the process, for good, and returns its function's address.
 
-    Raises ValueError if there is no such function. A symbol that nobody defines would end the
-    process: ``simd/compiler.py`` lets none through.
+    Raises ValueError if there is no such function, CpuError where the system doesn't let memory be
+    executed. A symbol that nobody defines would end the process: ``simd/compiler.py`` lets none
+    through.
     """
     with _lock:
         if is_supported():
             # What isn't as it is expected, or not allowed, may be so for LLVM.
             with contextlib.suppress(UnsupportedObjectError, OSError):
                 return link(code.object_file, code.symbol, _external)
-        return _load_by_llvm(code)
+        try:
+            return _load_by_llvm(code)
+        except OSError as error:
+            raise CpuError(
+                f"this system lets no memory be executed that a program has written ({error}), as "
+                "compiled kernels must; allow it to this program (systemd: "
+                "MemoryDenyWriteExecute=no; SELinux: execmem)"
+            ) from error
 
 
 def _load_by_llvm(code: MachineCode) -> int:

@@ -43,7 +43,7 @@ def test_pages_are_put_together_under_what_they_hold(
     size = 5 * PAGE_BYTES + 12345
     before = filled.view(0, size).copy()
     small = huge_bytes(filled.address)
-    pages = HugePages(filled.address, size)
+    pages = HugePages(filled.view(0, size))
     pages.start()
     pages._thread.join()
     assert small == 0
@@ -56,7 +56,7 @@ def test_pages_are_put_together_under_what_they_hold(
 
 @needs_huge_pages
 def test_it_waits_for_what_is_urgent_and_stops_at_once(filled: Region) -> None:
-    pages = HugePages(filled.address, 5 * PAGE_BYTES)
+    pages = HugePages(filled.view(0, 5 * PAGE_BYTES))
     pages.start()
     began = time.perf_counter()
     pages.stop()
@@ -67,17 +67,20 @@ def test_it_waits_for_what_is_urgent_and_stops_at_once(filled: Region) -> None:
 
 
 def test_what_was_never_started_can_be_stopped() -> None:
-    HugePages(0, 0).stop()
+    HugePages(np.zeros(0, np.uint8)).stop()
 
 
 def test_a_system_without_memory_for_them_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(huge_pages, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(huge_pages, "_collapse", lambda address, _: bool(asked.append(address)))
-    pages = HugePages(PAGE_BYTES - 1, 100 * PAGE_BYTES)
+    memory = Region(100 * PAGE_BYTES, purpose="a test").view(0, 100 * PAGE_BYTES)
+    pages = HugePages(memory)
     pages.start()
     pages._thread.join()
-    assert asked == [(i + 1) * PAGE_BYTES for i in range(huge_pages.MOST_IN_VAIN)]
+    assert len(asked) == huge_pages.MOST_IN_VAIN
+    assert asked == list(range(asked[0], asked[0] + len(asked) * PAGE_BYTES, PAGE_BYTES))
+    assert 0 <= asked[0] - memory.ctypes.data < PAGE_BYTES
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("always [never]", False), (None, False)])

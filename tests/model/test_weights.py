@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import itertools
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,33 @@ def test_what_was_read_of_the_file_is_given_up(opened: Make, tmp_path: Path) -> 
     # All but the pages that jobs share, and what they don't pack.
     assert resident_bytes(tmp_path / "tiny.gguf") < before / 2
     team.close()
+
+
+def test_any_number_of_threads_may_wait(opened: Make) -> None:
+    weights, _, _ = opened(types="Q4_0", pack=False)
+    team, errors = Team(2), []
+
+    def wait() -> None:
+        try:
+            weights.wait()
+        except BaseException as error:
+            errors.append(error)
+
+    weights.start_packing(team)
+    waiting = [threading.Thread(target=wait) for _ in range(8)]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join()
+    assert errors == []
+    weights.wait()
+    team.close()
+
+
+def test_what_nobody_packs_is_not_waited_for(opened: Make) -> None:
+    weights, _, _ = opened(pack=False)
+    with pytest.raises(AssertionError, match="nobody began to pack them"):
+        weights.wait()
 
 
 def test_a_late_thread_still_finds_the_tape_of_packing(opened: Make) -> None:

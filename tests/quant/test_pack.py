@@ -1,5 +1,6 @@
 """Packed files: the same weights, the same answers, and nothing that isn't checked."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from edgeqwen.engine import Engine
 from edgeqwen.errors import FileFormatError, OptionError, UnsupportedError
 from edgeqwen.formats import FORMATS
+from edgeqwen.ggml_types import GgmlType
 from edgeqwen.gguf_file import GgufFile
-from edgeqwen.gguf_packed import PREFIX
+from edgeqwen.gguf_packed import PREFIX, described
+from edgeqwen.gguf_tensors import TensorInfo, split_fused
 from edgeqwen.model.weights import Weights
 from edgeqwen.quant import pack, quantize
 from tests.gguf_samples import write_tiny_gguf
@@ -158,6 +161,80 @@ def test_a_file_that_contradicts_itself(
     changed(output, PREFIX + key, old, new)
     with pytest.raises((FileFormatError, UnsupportedError), match=message):
         logits(output)
+
+
+def test_columns_that_are_no_whole_tiles_never_reach_a_kernel(tmp_path: Path) -> None:
+    _, output = written(tmp_path, types="Q8_0")
+    data = output.read_bytes().replace(b"Q8_0", b"Q4_K")
+    types, n = np.full(15, 8, np.int32).tobytes(), 4 * 15
+    at = data.index(types, data.index(f"{PREFIX}types".encode()))
+    output.write_bytes(data[:at] + np.full(15, 12, np.int32).tobytes() + data[at + n :])
+    with pytest.raises(FileFormatError, match="64 columns, expected whole tiles of 256 in Q4_K"):
+        logits(output)
+
+
+def test_a_file_packed_in_part_is_refused(tmp_path: Path) -> None:
+    """As two shards of different origin would be: what isn't packed has no place in the file."""
+    _, output = written(tmp_path, types="Q4_0")
+    with GgufFile.open(output) as file:
+        name = "blk.0.ffn_up.weight"
+        file.tensors = {**file.tensors, name: dataclasses.replace(file.tensors[name], layout=None)}
+        with pytest.raises(FileFormatError, match="some of the model's matrices are packed"):
+            file.config()
+
+
+def test_q_k_and_v_in_one_are_not_packed(tmp_path: Path) -> None:
+    source, _ = written(tmp_path)
+    with GgufFile.open(source) as file:
+        config = file.config()
+    whole = TensorInfo("blk.0.attn_qkv.weight", GgmlType.Q8_0, (128, 64), 0, 8704, "Q8_0")
+    with pytest.raises(FileFormatError, match=r"a\.gguf: blk\.0\.attn_qkv\.weight is packed"):
+        split_fused({whole.name: whole}, config, "a.gguf")
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("shapes", [1.5, 2.0], r"shapes\[0\] is 1\.5, expected a whole number"),
+        ("shapes", ["3", "4"], r"shapes\[0\] is '3', expected a whole number"),
+        ("types", [2.0], r"types\[0\] is 2\.0, expected a whole number"),
+        ("version", True, "layout version True"),
+    ],
+)
+def test_what_is_no_whole_number(key: str, values: Any, message: str) -> None:
+    matrix = TensorInfo("a", GgmlType.I8, (18,), 0, 18)
+    metadata = {
+        f"{PREFIX}version": 1,
+        f"{PREFIX}tensors": ["a"],
+        f"{PREFIX}layouts": ["Q4_0"],
+        f"{PREFIX}types": [2],
+        f"{PREFIX}shapes": [1, 32],
+    }
+    assert described({"a": matrix}, metadata, "x")["a"].shape == (1, 32)
+    with pytest.raises((FileFormatError, UnsupportedError), match=message):
+        described({"a": matrix}, {**metadata, PREFIX + key: values}, "x")
+
+
+def test_numbers_keep_all_their_digits(tmp_path: Path) -> None:
+    double = gguf.GGUFValueType.FLOAT64
+    metadata = {"test.large": (1e300, double), "test.third": (1 / 3, double), "test.half": 0.5}
+    _, output = written(tmp_path, metadata=metadata)
+    with GgufFile.open(output) as file:
+        found = [file.metadata[key] for key in metadata]
+    assert found == [1e300, 1 / 3, 0.5]
+
+
+@pytest.mark.parametrize("type_", ["Q8_0", "Q6_K"])
+def test_a_screened_head_is_packed(
+    tmp_path: Path, type_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept apart lies before the tiles, in reverse, also where it is written in parts."""
+    monkeypatch.setattr("edgeqwen.model.weights.LEAST_ROWS", 300)
+    monkeypatch.setattr("edgeqwen.quant.packed_file._TASK_BYTES", 1)
+    source, output = written(tmp_path, types={"token_embd": type_}, vocab_size=331, **WIDE)
+    with GgufFile.open(output) as file:
+        assert file.tensors["token_embd.weight"].layout == f"{type_} screened"
+    np.testing.assert_array_equal(logits(output), logits(source))
 
 
 def test_tiles_of_another_size_never_reach_a_kernel(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from edgeqwen.errors import CpuError
 from edgeqwen.simd import machine_code
 from edgeqwen.simd.compile import INT, kernel
 from edgeqwen.simd.compiler import compile_kernel
@@ -154,3 +155,15 @@ def test_sealed_memory_is_not_writable() -> None:
     memory.seal()
     with pytest.raises(TypeError, match="read-only"):
         memory.bytes[0] = 0
+
+
+def test_a_system_without_executable_memory_is_told_of(
+    code: MachineCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(machine_code, "link", forbid)
+    monkeypatch.setattr(machine_code, "_load_by_llvm", forbid)
+    with pytest.raises(CpuError, match=r"lets no memory be executed .*MemoryDenyWriteExecute=no"):
+        machine_code.load(code)
