@@ -44,10 +44,16 @@ FEATURES = {
     "avx512vnni": _Bit(7, 0, 2, 11, _SAVES_ZMM),
 }
 """The features that kernels make use of, by LLVM's names."""
-# Maker, model and all features; not leaf 1's ebx, which differs from core to core.
-_IDENTIFYING = ((0, 0), (7, 0), (7, 1), (0x80000001, 0))
-# Of leaf 7's ecx, whether the system uses protection keys; of its edx, cures of faults.
-_PASSING = {(7, 0, 2): 1 << 4, (7, 0, 3): 0xFC000000 | 1 << 13 | 1 << 10 | 1 << 9}
+# Maker, model and all features.
+_IDENTIFYING = ((0, 0), (1, 0), (7, 0), (7, 1), (0x80000001, 0))
+# What no code depends on, by leaf, subleaf and register: it differs from core to core (leaf 1's
+# ebx), or another kernel or microcode may change it (hypervisor, protection keys, cures of faults).
+_PASSING = {
+    (1, 0, 1): 0xFFFFFFFF,
+    (1, 0, 2): 1 << 31,
+    (7, 0, 2): 1 << 4,
+    (7, 0, 3): 0xFC000000 | 1 << 13 | 1 << 10 | 1 << 9,
+}
 _BRAND = (0x80000002, 0x80000003, 0x80000004)
 
 
@@ -75,21 +81,18 @@ def x86() -> X86 | None:
         beyond = leaf > last or (leaf == 7 and subleaf > cpuid(7, 0)[0])
         return (0, 0, 0, 0) if beyond else cpuid(leaf, subleaf)
 
-    model, _, ecx, edx = answer(1, 0)
-    saved = xgetbv() if ecx & _OSXSAVE else 0
+    saved = xgetbv() if answer(1, 0)[2] & _OSXSAVE else 0
     features = frozenset(
         name
         for name, b in FEATURES.items()
         if answer(b.leaf, b.subleaf)[b.register] >> b.bit & 1 and saved & b.saved == b.saved
     )
-    # What a new microcode or kernel may change, and no code depends on.
-    ecx &= ~(1 << 31)  # a hypervisor
     brand = b"".join(struct.pack("<4I", *answer(leaf, 0)) for leaf in _BRAND)
     asked = [
         tuple(n & ~_PASSING.get((*leaf, i), 0) for i, n in enumerate(answer(*leaf)))
         for leaf in _IDENTIFYING
     ]
-    identity = repr((model, ecx, edx, saved, asked, brand)).encode()
+    identity = repr((saved, asked, brand)).encode()
     return X86(brand.split(b"\0")[0].decode("ascii", "replace").strip(), features, identity)
 
 
