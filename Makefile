@@ -4,6 +4,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := build/installed
+# Two processes: most of a first run is compiling. A test may take 4 GB.
+PARALLEL := -n 2 --dist loadfile
 SOURCES := $(shell find edgeqwen quant cli -name '*.py') pyproject.toml
 
 # The first of these that is 3.11 or newer; make PYTHON=/path/to/python takes another.
@@ -29,7 +31,7 @@ chat: $(VENV)/.runtime
 	@$(BIN)/edgeqwen chat $(MODEL)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Minutes of building, gigabytes of torch: for a change to the network, the formats or the converter.
 test-peers: $(VENV)/.peers

@@ -107,6 +107,7 @@ def record_products(
             "weights": memory + matrix.address,
             "n_blocks": matrix.n_blocks,
             "n_tiles": matrix.n_tiles,
+            "ranges": 1,
             "tiles_per_chunk": tiles,
             "panels": panels[matrix.n_columns].ctypes.data,
             "panels_of_worker": 0,

@@ -101,6 +101,7 @@ class Comparison:
             "weights": matrix.address,
             "n_blocks": matrix.n_blocks,
             "n_tiles": matrix.n_tiles,
+            "ranges": 1,
             "tiles_per_chunk": per_chunk,
             "panels": self._panels.ctypes.data,
             "panels_of_worker": 0,

@@ -16,7 +16,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,17 +171,9 @@ class Tiling(Token):
     n_parts: int
     is_narrow: bool = False
 
-    # What GEMM asks of its token: a product of one matrix, after which nothing is to be done. Gate
-    # and up (``kernels/gated.py``) are more.
-    ranges: ClassVar[int] = 1
-
     @property
     def tiling(self) -> "Tiling":
         return self
-
-    @staticmethod
-    def after_panel(tiling, a, tiles, token, n_tokens):  # type: ignore[no-untyped-def]
-        """Does nothing."""
 
     @property
     def n_used(self) -> int:

@@ -14,8 +14,8 @@ from edgeqwen.simd.records import record, record_view
 
 _tile_bytes = constant(lambda t: t.value.tile_bytes)
 _tile_row_bytes = constant(lambda t: t.value.tile_row_bytes)
-_pack_row = token_method("pack_row")
-_pack_row_apart = token_method("pack_row_apart")
+_pack_row = token_method(Format.pack_row)
+_pack_row_apart = token_method(Format.pack_row_apart)
 _apart_tile_bytes = constant(lambda t: t.value.apart_tile_bytes)
 
 # A thread packs so many source bytes at a time.

@@ -7,7 +7,6 @@ still in the cache then.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from edgeqwen.kernels.gemm import multiply_many, tiling_of
 from edgeqwen.kernels.gemv import multiply_one
 from edgeqwen.kernels.panels import panel_block_bytes, panel_width, write_block
 from edgeqwen.kernels.products import PRODUCT
-from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel
+from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import (
     divide,
@@ -36,7 +35,7 @@ from edgeqwen.simd.token import Token
 TILES_OF_BLOCK = BLOCK_COLUMNS // TILE_ROWS
 
 GATED = record(
-    *(PRODUCT.names or ()),  # n_tiles are those of gate alone, and so are the chunks'
+    *(PRODUCT.names or ()),  # of two ranges, gate and up
     "up_offset",  # bytes from gate to up in the output
     "hidden",  # panels of silu(gate) * up
     "hidden_blocks",  # intermediate_size / 32
@@ -50,7 +49,6 @@ class Gated(Token):
 
     tiling: Tiling
     panel: Panel
-    ranges: ClassVar[int] = 2
 
     @staticmethod
     def after_panel(gated, a, tiles, token, n_tokens):  # type: ignore[no-untyped-def]
@@ -69,7 +67,7 @@ class Gated(Token):
 panel_of = part_of_token("panel")
 
 
-@exact_inline_kernel
+@inline_kernel
 def gate_block(panel, gate, up, place, slot):  # type: ignore[no-untyped-def]
     """Writes silu(gate) * up of 32 columns of one token into a panel; it replaces the gate, too."""
     isa = isa_of(panel)
@@ -81,7 +79,7 @@ def gate_block(panel, gate, up, place, slot):  # type: ignore[no-untyped-def]
     write_block(panel, gate, place, slot)
 
 
-@exact_inline_kernel
+@inline_kernel
 def _gate_tiles(panel, a, tiles, token, n_tokens):  # type: ignore[no-untyped-def]
     """Does so for the columns of some tiles, of ``n_tokens`` tokens from ``token`` on."""
     width = panel_width(panel)

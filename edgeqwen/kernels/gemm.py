@@ -30,7 +30,6 @@ from edgeqwen.kernels.products import (
 )
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import (
-    exact_inline_kernel,
     exact_kernel,
     inline_kernel,
     operation,
@@ -49,8 +48,6 @@ MOST_TILES = 32
 LARGEST_STRETCH_BYTES = 64 << 10
 
 tiling_of = part_of_token("tiling")
-ranges = constant(lambda t: t.value.ranges)
-after_panel = token_method("after_panel")
 narrow = part_of_token("narrow")
 tokens_used = constant(lambda t: t.value.n_used)
 expands = constant(lambda t: int(t.value.expands))
@@ -123,6 +120,14 @@ def expand_block(typing_context, tiling, block, target):  # type: ignore[no-unty
     return types.void(tiling, types.int64, types.int64), codegen
 
 
+@token_method
+def after_panel(token, a, tiles, first_token, n_tokens):  # type: ignore[no-untyped-def]
+    """Goes on with the outputs of a panel's tokens while they are in the cache.
+
+    ``tiles`` are the first and the one behind the last. Of most products, nothing is to be done.
+    """
+
+
 @inline_kernel
 def _stretch(tiling, n_blocks):  # type: ignore[no-untyped-def]
     n_stretches = (n_blocks + longest(tiling) - 1) // longest(tiling)
@@ -130,7 +135,7 @@ def _stretch(tiling, n_blocks):  # type: ignore[no-untyped-def]
     return (n_blocks + tiles - 1) // tiles * tile_blocks(tiling)
 
 
-@exact_inline_kernel
+@inline_kernel
 def _unpack(tiling, a, tile, blocks, target):  # type: ignore[no-untyped-def]
     """Writes some blocks of a tile out unpacked: [row groups][blocks][parts]."""
     for row in range(0, TILE_ROWS, rows_at_once(tiling)):
@@ -150,7 +155,7 @@ def _unpack(tiling, a, tile, blocks, target):  # type: ignore[no-untyped-def]
     return target
 
 
-@exact_inline_kernel
+@inline_kernel
 def _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, output, n_valid, partial):  # type: ignore[no-untyped-def]
     """Multiplies a stretch of some tiles, unpacked, by that of a panel of ``n_valid`` tokens.
 
@@ -174,27 +179,27 @@ def _multiply_panel(tiling, a, tiles, blocks, unpacked, panel, output, n_valid, 
             partial += partial_bytes(tiling)
 
 
-@exact_inline_kernel
+@inline_kernel
 def multiply_many(token, a, first_tile, end_tile, scratch):  # type: ignore[no-untyped-def]
     """Computes the rows of some tiles for all tokens; ``a`` is a PRODUCT.
 
-    Of a matrix with several ``ranges`` of ``a.n_tiles`` tiles each, the same of all ranges. The
-    token's ``after_panel`` is called for the tokens of each panel whose outputs are there.
+    Of a matrix with several ranges, the same of each. The token's ``after_panel`` is called for the
+    tokens of each panel whose outputs are there.
     """
     tiling = tiling_of(token)
     n_tokens, n_blocks = state_view(a.state).n_tokens, a.n_blocks
     n_panels = (n_tokens + panel_tokens(tiling) - 1) // panel_tokens(tiling)
     partials = scratch + longest(tiling) * step_bytes(tiling)
     range_partials = (end_tile - first_tile) * (TILE_ROWS * 4 * panel_tokens(tiling))
-    unpacked = partials + n_panels * ranges(token) * range_partials
+    unpacked = partials + n_panels * a.ranges * range_partials
     stretch, half = _stretch(tiling, n_blocks), narrow(tiling)
     for first in range(0, n_blocks, stretch):
         blocks = (first, min(first + stretch, n_blocks))
         target = unpacked
-        for skipped in range(0, ranges(token) * a.n_tiles, a.n_tiles):
+        for skipped in range(0, a.ranges * a.n_tiles, a.n_tiles):
             for tile in range(skipped + first_tile, skipped + end_tile):
                 target = _unpack(tiling, a, tile, blocks, target)
-        range_bytes = (target - unpacked) // ranges(token)
+        range_bytes = (target - unpacked) // a.ranges
         for i in range(n_panels):
             panel = a.panels + (i * n_blocks + first) * panel_block_bytes(tiling)
             if expands(tiling):
@@ -204,14 +209,15 @@ def multiply_many(token, a, first_tile, end_tile, scratch):  # type: ignore[no-u
                 panel = scratch
             n_valid = min(n_tokens - i * panel_tokens(tiling), panel_tokens(tiling))
             out = a.output + i * panel_tokens(tiling) * a.stride
-            for k in range(ranges(token)):
-                tiles = (k * a.n_tiles + first_tile, k * a.n_tiles + end_tile)
-                weights = unpacked + k * range_bytes
-                partial = partials + (i * ranges(token) + k) * range_partials
+            weights, partial = unpacked, partials + i * a.ranges * range_partials
+            for skipped in range(0, a.ranges * a.n_tiles, a.n_tiles):
+                tiles = (skipped + first_tile, skipped + end_tile)
                 if n_valid <= tokens_used(half) < panel_tokens(tiling):
                     _multiply_panel(half, a, tiles, blocks, weights, panel, out, n_valid, partial)
                 else:
                     _multiply_panel(tiling, a, tiles, blocks, weights, panel, out, n_valid, partial)
+                weights += range_bytes
+                partial += range_partials
             if blocks[1] == n_blocks:
                 after_panel(token, a, (first_tile, end_tile), i * panel_tokens(tiling), n_valid)
 

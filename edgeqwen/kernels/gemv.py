@@ -20,7 +20,7 @@ from edgeqwen.kernels.products import (
     tile_bytes,
     zero_totals,
 )
-from edgeqwen.simd.compile import exact_inline_kernel, exact_kernel, operation, types
+from edgeqwen.simd.compile import exact_kernel, inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 
 LINE_BYTES = 64
@@ -61,7 +61,7 @@ def prefetch_apart_after(typing_context, tiling, apart):  # type: ignore[no-unty
     return types.void(tiling, types.int64), codegen
 
 
-@exact_inline_kernel
+@inline_kernel
 def multiply_one(tiling, a, first_tile, end_tile, panels):  # type: ignore[no-untyped-def]
     """Computes the rows of some tiles; ``a`` is a PRODUCT."""
     n_blocks, stride, bias, accumulate = a.n_blocks, a.stride, a.bias, a.accumulate

@@ -178,7 +178,8 @@ PRODUCT = record(
     "state",  # address of the step's STATE
     "weights",  # tiles
     "n_blocks",  # columns / 32
-    "n_tiles",
+    "n_tiles",  # of a range
+    "ranges",  # the matrix has so many ranges of n_tiles tiles; GEMM takes the same of each
     "tiles_per_chunk",
     "panels",  # GEMV only: a thread's own are at panels + worker * panels_of_worker
     "panels_of_worker",

@@ -171,6 +171,7 @@ class Recording:
         per_chunk = -(-per_chunk // TILES_OF_BLOCK) * TILES_OF_BLOCK
         arguments = self._product(matrix, token.tiling, "gate_up", 2 * per_chunk, normed) | {
             "n_tiles": n_tiles,
+            "ranges": 2,
             "tiles_per_chunk": per_chunk,
             "up_offset": 4 * self.r.config.intermediate_size,
             "hidden": self.buffers["hidden"],
@@ -236,6 +237,7 @@ class Recording:
             "weights": matrix.address,
             "n_blocks": matrix.n_blocks,
             "n_tiles": matrix.n_tiles,
+            "ranges": 1,
             "tiles_per_chunk": per_chunk,
             "panels": self.buffers["worker_panels" if of_worker else panels],
             "panels_of_worker": self.buffers.worker_bytes if of_worker else 0,

@@ -50,24 +50,29 @@ class Operation:
         self.typing = typing
 
 
-class TokenMethod:
-    """Calls the function of this name that the token, its first argument, has."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
 class InlineKernel:
-    """A small function that kernels call: compiled into them, not alone.
+    """A small function that kernels call: compiled into them, not alone, and as exact as they are.
 
-    It must be written into its callers before LLVM sees them. Numba would compile it first and link
-    the result, and LLVM rewrites a function's addresses when it makes machine code of it: of
+    It must be written into its callers before LLVM makes machine code. Numba makes that of every
+    function first and links it afterwards, and LLVM rewrites a function's addresses then: of
     ``base + offset``, either may become the pointer. A caller's constant offset is then one into
     nothing, and all code that leads there is removed.
     """
 
-    def __init__(self, function: Callable[..., Any], *, exact: bool = False) -> None:
-        self.function, self.exact = function, exact
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def chosen(self, arguments: Sequence[Any]) -> Callable[..., Any]:
+        """Returns the function to call for arguments of these types."""
+        return self.function
+
+
+class TokenMethod(InlineKernel):
+    """Calls the function of this name that the token, its first argument, has; or else this one."""
+
+    def chosen(self, arguments: Sequence[Any]) -> Callable[..., Any]:
+        own: Callable[..., Any] = self.function
+        return getattr(arguments[0].value, own.__name__, own)
 
 
 class _Compiled(NamedTuple):
@@ -161,9 +166,9 @@ def operation(typing: Callable[..., Any]) -> Any:
     return Operation(typing)
 
 
-def token_method(name: str) -> Any:
+def token_method(function: Callable[..., Any]) -> Any:
     """Declares a ``TokenMethod``."""
-    return TokenMethod(name)
+    return TokenMethod(function)
 
 
 def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
@@ -171,9 +176,9 @@ def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
     return Kernel(function, exact=exact)
 
 
-def inline_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
+def inline_kernel(function: Callable[..., Any]) -> Any:
     """Declares an ``InlineKernel``."""
-    return InlineKernel(function, exact=exact)
+    return InlineKernel(function)
 
 
 def array_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
@@ -182,6 +187,5 @@ def array_kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:
 
 
 exact_kernel = functools.partial(kernel, exact=True)
-exact_inline_kernel = functools.partial(inline_kernel, exact=True)
 exact_array_kernel = functools.partial(array_kernel, exact=True)
 """With IEEE arithmetic operation by operation, as it is written."""

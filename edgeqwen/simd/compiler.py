@@ -7,20 +7,23 @@ are replaced by Numba's objects.
 
 import builtins
 import functools
+import inspect
 import types as python_types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from numba import njit
 from numba.core import compiler
+from numba.core.codegen import CPUCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from edgeqwen.simd import operators  # noqa: F401 - registers a + b and the like on vectors
 from edgeqwen.simd.array_cache import ArrayKernelCache
-from edgeqwen.simd.compile import INT, InlineKernel, Operation, TokenMethod
+from edgeqwen.simd.compile import INT, InlineKernel, Operation
 from edgeqwen.simd.machine_code import LIBRARY_FUNCTIONS, MADVISE, YIELD, MachineCode, prepare
+from edgeqwen.simd.target_features import declare_features
 from edgeqwen.simd.types import TokenType, int64, none
 
 # Not "nnan" or "ninf": plain fastmath=True would let LLVM drop the checks for NaN and infinity.
@@ -30,6 +33,8 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "boundscheck": False,
 }
+# Nobody calls a kernel but by its address, or a part of one but from there.
+_ALONE = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compile_kernel(
@@ -68,7 +73,7 @@ def assembly(kernel: Any, *signature: Any) -> str:
 def dispatcher(function: Callable[..., Any], exact: bool) -> Any:
     """Returns Numba's own function for one of arrays and numbers of any kind."""
     prepare()
-    made = njit(**_options(exact))(numba_function(function))
+    made = njit(**_options(exact))(numba_function(function, exact))
     made._cache = ArrayKernelCache(function)
     return made
 
@@ -81,16 +86,16 @@ def _options(exact: bool) -> dict[str, Any]:
 def _compiled(function: Callable[..., Any], exact: bool, signature: Sequence[Any]) -> Any:
     prepare()
     flags = compiler.Flags()
-    # Nobody calls a kernel but by its address.
-    alone = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    cpu_target.options.parse_as_flags(flags, _options(exact) | alone)
-    typing_context, context = cpu_target.typing_context, cpu_target.target_context
-    typing_context.refresh()
-    context.refresh()
+    cpu_target.options.parse_as_flags(flags, _options(exact) | _ALONE)
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
     arguments = tuple(int64 if s is INT else TokenType(s) for s in signature)
-    return compiler.compile_extra(
-        typing_context, context, numba_function(function), arguments, None, flags, {}
-    )
+    return _compile(numba_function(function, exact), arguments, flags, None)
+
+
+def _compile(function: Callable[..., Any], arguments: Any, flags: Any, library: Any) -> Any:
+    context = cpu_target.typing_context, cpu_target.target_context
+    return compiler.compile_extra(*context, function, arguments, None, flags, {}, library)
 
 
 def _called(library: Any) -> Iterator[str]:
@@ -100,14 +105,15 @@ def _called(library: Any) -> Iterator[str]:
             yield function.name
 
 
-def numba_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a copy of a function whose globals hold what Numba knows."""
+def numba_function(function: Callable[..., Any], exact: bool) -> Callable[..., Any]:
+    """Returns a copy of a function whose globals hold what Numba knows, of calls of its kind."""
     code = function.__code__
     known = function.__globals__
-    globals_ = {name: _known(known[name]) for name in _names(code) if name in known}
+    globals_ = {name: _known(known[name], exact) for name in _names(code) if name in known}
     globals_ |= {"__builtins__": builtins, "__name__": known.get("__name__")}
     closure = tuple(
-        python_types.CellType(_known(cell.cell_contents)) for cell in function.__closure__ or ()
+        python_types.CellType(_known(cell.cell_contents, exact))
+        for cell in function.__closure__ or ()
     )
     copy = python_types.FunctionType(
         code, globals_, function.__name__, function.__defaults__, closure
@@ -123,27 +129,61 @@ def _names(code: python_types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _known(value: Any) -> Any:
-    return _declared(value) if isinstance(value, Operation | InlineKernel | TokenMethod) else value
+def _known(value: Any, exact: bool) -> Any:
+    if isinstance(value, Operation):
+        return _operation(value)
+    return _call(value, exact) if isinstance(value, InlineKernel) else value
+
+
+# What Numba knows a declaration as is always the same object: it keeps what it learns of each.
 
 
 @functools.cache
-def _declared(value: Operation | InlineKernel | TokenMethod) -> Any:
-    """Returns what Numba knows a declaration as: always the same object."""
-    if isinstance(value, Operation):
-        return intrinsic(value.typing)
-    if isinstance(value, InlineKernel):
-        return njit(inline="always", **_options(value.exact))(numba_function(value.function))
-    return _token_method(value)
+def _operation(value: Operation) -> Any:
+    return intrinsic(value.typing)
 
 
-def _token_method(method: TokenMethod) -> Any:
-    def stub(*arguments: Any) -> None:
-        raise NotImplementedError(method.name)
+@functools.cache
+def _call(value: InlineKernel, exact: bool) -> Any:
+    signature = inspect.signature(value.function)
+    first = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_ONLY)
 
-    # Written into its callers, for the reason that ``InlineKernel`` gives.
-    @overload(stub, inline="always", strict=False)  # type: ignore[untyped-decorator]
-    def choose(*arguments: Any) -> Any:
-        return numba_function(getattr(arguments[0].value, method.name))
+    def typing(typing_context: Any, *arguments: Any) -> Any:
+        part = _part(value.chosen(arguments), exact, arguments)
 
-    return stub
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            isa = getattr(arguments[0], "isa", None) if arguments else None
+            if isa is not None:
+                # Nothing is written into a function that may use less of the CPU.
+                declare_features(builder.function, isa)
+            context.active_code_library.add_linking_library(part.library)
+            return context.call_internal(builder, part.fndesc, part.signature, values)
+
+        return part.signature.return_type(*arguments), codegen
+
+    parameters = [first, *signature.parameters.values()]
+    typing.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return intrinsic(typing)
+
+
+def _part(function: Callable[..., Any], exact: bool, arguments: tuple[Any, ...]) -> Any:
+    """Compiles an inline kernel as far as LLVM's code, for arguments of these types."""
+    flags = compiler.Flags()
+    cpu_target.options.parse_as_flags(flags, _options(exact) | _ALONE | {"forceinline": True})
+    flags.no_compile = True
+    codegen = cpu_target.target_context.codegen()
+    library = _PartLibrary(codegen, function.__qualname__)
+    return _compile(numba_function(function, exact), arguments, flags, library)
+
+
+class _PartLibrary(CPUCodeLibrary):  # type: ignore[misc]
+    """Code that is written into that of others, and optimised and made machine code of only there.
+
+    To optimise each part first takes longer, and to make machine code of it would spoil it for
+    others: LLVM rewrites addresses then.
+    """
+
+    def finalize(self) -> None:
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True

@@ -8,32 +8,32 @@ unrolls loops of known length into scalar code before it comes to vectorising th
 
 import numpy as np
 
-from edgeqwen.simd.compile import exact_inline_kernel
+from edgeqwen.simd.compile import inline_kernel
 
 INFINITY_BITS = np.int32(0x7F800000)
 SIGN_BIT = np.int32(-(2**31))
 HALF_INFINITY_BITS = np.int32(0x7C00)
 
 
-@exact_inline_kernel
+@inline_kernel
 def bits_of(x):  # type: ignore[no-untyped-def]
     """The bits of a float32 as int32."""
     return np.float32(x).view(np.int32)
 
 
-@exact_inline_kernel
+@inline_kernel
 def float_of(bits):  # type: ignore[no-untyped-def]
     """The float32 that has these 32 bits."""
     return np.int32(bits).view(np.float32)
 
 
-@exact_inline_kernel
+@inline_kernel
 def magnitude_of(x):  # type: ignore[no-untyped-def]
     """The bits of abs(x) as int32: they order as the magnitudes do, infinity and NaN on top."""
     return np.int32(bits_of(x) & 0x7FFFFFFF)
 
 
-@exact_inline_kernel
+@inline_kernel
 def half_bits_of(x):  # type: ignore[no-untyped-def]
     """The bits of x rounded to float16 (nearest even) as int32; NaN is one NaN."""
     magnitude = magnitude_of(x)

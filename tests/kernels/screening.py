@@ -90,6 +90,7 @@ class Head:
             "weights": self.tiles,
             "n_blocks": self.n_blocks,
             "n_tiles": self.n_tiles,
+            "ranges": 1,
             "tiles_per_chunk": self.n_tiles,
             "panels": self.panels,
             "panels_of_worker": 0,

@@ -40,7 +40,7 @@ def empty_panels(panel: Panel, n_tokens: int) -> np.ndarray:
     return np.full((-(-n_tokens // panel.n_tokens), N_BLOCKS, panel.block_bytes), 0xEE, np.uint8)
 
 
-@pytest.mark.parametrize(("isa", "format_", "next_"), CASES, ids=str)
+@pytest.mark.parametrize(("isa", "format_", "next_"), CASES, ids=lambda value: value.name)
 @pytest.mark.parametrize("tiles_per_chunk", [2, 4])
 @pytest.mark.parametrize("one_token", [True, False], ids=["one token", "many"])
 def test_same_as_one_after_the_other(
@@ -62,6 +62,7 @@ def test_same_as_one_after_the_other(
         "weights": pack(format_, rows),
         "n_blocks": n_columns // 32,
         "n_tiles": 2 * half // 16,
+        "ranges": 1,
         "tiles_per_chunk": tiles_per_chunk,
         "panels": panels_of(x, tiling.panel, unwritten=0xFF),
         "panels_of_worker": 0,
@@ -88,6 +89,7 @@ def test_same_as_one_after_the_other(
     together = product | {
         "output": outputs[1],
         "n_tiles": half // 16,
+        "ranges": 2,
         "up_offset": 4 * half,
         "hidden": hidden[1],
         "hidden_blocks": N_BLOCKS,
@@ -113,6 +115,7 @@ def test_threads_may_have_activations_of_their_own() -> None:
         "weights": pack(Q4_0, rows),
         "n_blocks": 2,
         "n_tiles": 4,
+        "ranges": 1,
         "tiles_per_chunk": 1,
         "panels": of_workers,
         "panels_of_worker": of_workers.strides[0],

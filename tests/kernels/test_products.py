@@ -159,6 +159,7 @@ class Product:
             "weights": pack(tiling.format, self.rows),
             "n_blocks": self.n_blocks,
             "n_tiles": self.n_tiles,
+            "ranges": 1,
             "tiles_per_chunk": case.tiles_per_chunk,
             "panels": self.panels() if activations is None else activations,
             "panels_of_worker": 0,

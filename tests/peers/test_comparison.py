@@ -2,7 +2,9 @@
 
 Beside quantized weights both runtimes round activations to int8, each in its own way, which a KL
 divergence feels, too: mean, median and 99% quantile may differ by a tenth. (They differed by about
-2% for Q4_0 and 4% for Q8_0.)
+2% for Q4_0 and 4% for Q8_0.) The change of the mean likelihood is smaller than what that rounding
+alone adds to it, whose standard error is three quarters of the whole one's, in each of the two. So
+the weights of Q8_0 are compared as float32, too, of which both runtimes compute the same.
 """
 
 import math
@@ -36,11 +38,15 @@ def llama_logits(path: Path, tokens: list[int]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("type", ["q8_0", "q4_0", "q8_0 as f32"])
 def test_divergence_of_llama_cpp(type: str, tmp_path: Path) -> None:
-    paths = [tmp_path / "f16.gguf", tmp_path / f"{type}.gguf"]
+    exact = type.endswith("f32")
+    paths = [tmp_path / "f16.gguf", tmp_path / f"{type.split()[0]}.gguf"]
     for path in paths:
         quantize(CHECKPOINT, path, path.stem)
+    if exact:
+        quantize(paths[1], tmp_path / "f32.gguf", "f32")
+        paths[1] = tmp_path / "f32.gguf"
     with load(paths[0]) as a, load(paths[1]) as b:
         tokens = a.tokenizer.encode(held_out_text(), allow_special=True)[:N_TOKENS]
         found = compare(a, b, tokens, context=CONTEXT, stride=STRIDE)
@@ -50,13 +56,15 @@ def test_divergence_of_llama_cpp(type: str, tmp_path: Path) -> None:
     nll_a, nll_b = (-log_softmax(x)[rows, own] for x in (one, other))
     same_top = (one.argmax(axis=1) == other.argmax(axis=1)).mean()
     assert found.n_scored == N_TOKENS - 1
-    assert found.kl.mean == pytest.approx(kl.mean(), rel=0.1)
-    assert found.kl_median == pytest.approx(np.median(kl), rel=0.1)
-    assert found.kl_p99 == pytest.approx(np.quantile(kl, 0.99), rel=0.1)
+    rel = 0.03 if exact else 0.1
+    assert found.kl.mean == pytest.approx(kl.mean(), rel=rel)
+    assert found.kl_median == pytest.approx(np.median(kl), rel=rel)
+    assert found.kl_p99 == pytest.approx(np.quantile(kl, 0.99), rel=rel)
     assert found.same_top.mean == pytest.approx(same_top, abs=0.003)
     assert found.nll_a.mean == pytest.approx(nll_a.mean(), abs=1e-4)
-    # Roundings of activations alone change it by up to a quarter of its standard error.
-    change = (nll_b - nll_a).mean()
-    assert found.nll_change.mean == pytest.approx(change, abs=found.nll_change.se / 2)
+    change, noise = (nll_b - nll_a).mean(), 0 if exact else 0.75 * math.sqrt(2)
+    assert found.nll_change.mean == pytest.approx(
+        change, abs=1e-5 + 2 * noise * found.nll_change.se
+    )
     error = np.std(nll_b - nll_a, ddof=1) / math.sqrt(N_TOKENS - 1)
     assert found.nll_change.se == pytest.approx(error, rel=0.2)

@@ -1,9 +1,14 @@
 """Functions that are written into kernels keep their meaning, whatever LLVM makes of addresses."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import pytest
+
+from edgeqwen.simd.compile import INT
 from tests.isas import address
-from tests.simd.inlining import mix
+from tests.simd import inlining
+from tests.simd.inlining import Doubling, Plain, Tripling, mix
 
 
 def test_a_branching_function_of_addresses_in_a_loop() -> None:
@@ -12,3 +17,37 @@ def test_a_branching_function_of_addresses_in_a_loop() -> None:
     mix(address(source), address(target))
     expected = [*(source[:4] & 63), *((source[8:] & 15) | (source[:4] >> 6) << 4)]
     assert target.tolist() == expected
+
+
+def test_they_are_as_exact_as_their_caller() -> None:
+    """Reassociated, the first number would leave no trace."""
+    source, target = np.array([2.0**24, 1], np.float32), np.zeros(1, np.float32)
+    inlining.cancel_exactly(address(source), address(target))
+    assert target[0] == 0
+    inlining.cancel(address(source), address(target))
+    assert target[0] == 1
+
+
+@pytest.mark.parametrize(("token", "once", "twice"), [(Plain(), 8, 9), (Doubling(), 14, 28)])
+def test_a_token_s_own_method_comes_first(token: Plain | Doubling, once: int, twice: int) -> None:
+    target = np.zeros(1, np.int64)
+    inlining.write_changed(token, address(target), 7)
+    assert target[0] == once
+    inlining.write_changed_again(token, address(target), 7)
+    assert target[0] == twice
+
+
+def test_kernels_share_what_was_compiled_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeqwen.simd import compiler
+
+    compiled = []
+    real = compiler._part
+
+    def counting(function: Any, exact: bool, arguments: Any) -> Any:
+        compiled.append((function, exact, arguments))
+        return real(function, exact, arguments)
+
+    monkeypatch.setattr(compiler, "_part", counting)
+    for kernel in (inlining.write_changed, inlining.write_changed_again):
+        compiler.compile_kernel(kernel.function, kernel.exact, [Tripling(), INT, INT])
+    assert [function for function, _, _ in compiled] == [Tripling.changed]
