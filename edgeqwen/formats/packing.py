@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edgeqwen.formats.base import TILE_ROWS, Format
 from edgeqwen.simd.atomics import atomic_add, atomic_load
 from edgeqwen.simd.compile import kernel, token_method
-from edgeqwen.simd.memory import release_pages
+from edgeqwen.simd.memory import populate_to_read, populate_to_write, prefetch, release_pages
 from edgeqwen.simd.ops import constant, poke_i64
 from edgeqwen.simd.records import record, record_view
 
@@ -20,6 +20,9 @@ _apart_tile_bytes = constant(lambda t: t.value.apart_tile_bytes)
 
 # A thread packs so many source bytes at a time.
 JOB_BYTES = 1 << 19
+# So many are given up at a time.
+RELEASE_BYTES = 16 << 20
+LINE_BYTES = 64
 
 JOB = record(
     "source",  # a matrix as a GGUF has it: n_rows rows of row_tiles * tile_row_bytes bytes
@@ -29,6 +32,8 @@ JOB = record(
     "apart",  # behind what the format keeps apart, in reverse order of the tiles; mostly ``tiles``
     "first",  # rows of tiles to pack: [first, last)
     "last",
+    "release_first",  # source bytes [release_first, release_last) that need no memory any more
+    "release_last",
 )
 job_view = record_view(JOB)
 _job_bytes = JOB.itemsize
@@ -38,7 +43,7 @@ PACK = record(
     "table",  # address of ``Format.table()``, or 0
     "done",  # int64: source bytes packed so far
     "stop",  # int64: if it isn't 0, nothing more is done
-    "page_bytes",  # the size of a page of the source that may be given up when read; 0: none may
+    "page_bytes",  # of source and tiles, if the source's pages may be given up when read; or else 0
 )
 pack_view = record_view(PACK)
 
@@ -52,11 +57,24 @@ def pack_tiles(format_, args, chunk, worker):  # type: ignore[no-untyped-def]
     job = job_view(a.jobs + chunk * _job_bytes)
     n_rows, row_tiles = job.n_rows, job.row_tiles
     row_bytes = row_tiles * _tile_row_bytes(format_)
+    start = job.source + job.first * TILE_ROWS * row_bytes
+    end = job.source + min(job.last * TILE_ROWS, n_rows) * row_bytes
+    if a.page_bytes != 0:
+        page = start // a.page_bytes * a.page_bytes
+        populate_to_read(page, end - page)
+        row_of_tiles = row_tiles * _tile_bytes(format_)
+        page = (job.tiles + job.first * row_of_tiles) // a.page_bytes * a.page_bytes
+        populate_to_write(page, job.tiles + job.last * row_of_tiles - page)
     for i in range(job.first, job.last):
         for k in range(row_tiles):
             index = i * row_tiles + k
             tile = job.tiles + index * _tile_bytes(format_)
             apart = job.apart - (index + 1) * _apart_tile_bytes(format_)
+            # 16 rows are 16 streams, too many for the processor to foresee. The next ones are asked
+            # for in the order of memory.
+            ahead = job.source + ((i + 1) * row_tiles + k) * (TILE_ROWS * _tile_row_bytes(format_))
+            for offset in range(0, TILE_ROWS * _tile_row_bytes(format_), LINE_BYTES):
+                prefetch(ahead + offset)
             if (i + 1) * TILE_ROWS > n_rows:
                 for offset in range(0, _tile_bytes(format_), 8):
                     poke_i64(tile + offset, 0)
@@ -67,15 +85,13 @@ def pack_tiles(format_, args, chunk, worker):  # type: ignore[no-untyped-def]
                 block = job.source + row * row_bytes + k * _tile_row_bytes(format_)
                 _pack_row(format_, block, tile, r, a.table)
                 _pack_row_apart(format_, block, apart, r)
-    start = job.source + job.first * TILE_ROWS * row_bytes
-    end = job.source + min(job.last * TILE_ROWS, n_rows) * row_bytes
     atomic_add(a.done, end - start)
     if a.page_bytes != 0:
         # Only whole pages: neighbours may still be read, or belong to somebody else.
-        start = (start + a.page_bytes - 1) // a.page_bytes * a.page_bytes
-        end = end // a.page_bytes * a.page_bytes
-        if end > start:
-            release_pages(start, end - start)
+        first = (job.release_first + a.page_bytes - 1) // a.page_bytes * a.page_bytes
+        last = job.release_last // a.page_bytes * a.page_bytes
+        if last > first:
+            release_pages(first, last - first)
 
 
 def pack_jobs(
@@ -96,6 +112,28 @@ def pack_jobs(
     jobs["row_tiles"], jobs["tiles"], jobs["apart"] = row_tiles, tiles, tiles
     jobs["first"] = np.arange(0, n_tiles, step)
     jobs["last"] = np.minimum(jobs["first"] + step, n_tiles)
+    return jobs
+
+
+def with_releases(format_: Format, jobs: NDArray[np.void]) -> NDArray[np.void]:
+    """Returns jobs, JOB [n], in the order of their source, that give its memory up when it is read.
+
+    That stops all threads for a moment, so it is done for a stretch of jobs at once. (One of them
+    may still be at work: it finds what it reads in the file again.)
+    """
+    rows = np.minimum(jobs["last"] * TILE_ROWS, jobs["n_rows"])
+    row_bytes = jobs["row_tiles"] * format_.tile_row_bytes
+    starts = jobs["source"] + jobs["first"] * TILE_ROWS * row_bytes
+    ends = jobs["source"] + rows * row_bytes
+    order = np.argsort(starts)
+    jobs, first, last = jobs[order], starts[order].tolist(), ends[order].tolist()
+    begin = first[0]
+    for i, end in enumerate(last):
+        # Tensors lie side by side; behind a gap is another file, or anybody's memory.
+        follows = i + 1 < len(last) and 0 <= first[i + 1] - end < mmap.PAGESIZE
+        if not follows or end - begin >= RELEASE_BYTES:
+            jobs["release_first"][i], jobs["release_last"][i] = begin, end
+            begin = first[i + 1] if i + 1 < len(last) else end
     return jobs
 
 

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from edgeqwen.errors import ClosedError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.formats import Format
-from edgeqwen.formats.packing import JOB, PACK, pack_jobs, pack_tiles, releasable_page_bytes
+from edgeqwen.formats.packing import (
+    JOB,
+    PACK,
+    pack_jobs,
+    pack_tiles,
+    releasable_page_bytes,
+    with_releases,
+)
 
 Progress = Callable[[int, int], None]
 # How often a progress is told of.
@@ -50,7 +57,7 @@ class Packing:
                 for source in sources
                 if source.format is format_
             ]
-            jobs = np.concatenate(parts).view(JOB)
+            jobs = with_releases(format_, np.concatenate(parts).view(JOB))
             table = format_.table()
             arguments = {
                 "jobs": jobs.ctypes.data,

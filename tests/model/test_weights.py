@@ -271,7 +271,7 @@ def test_what_was_read_of_the_file_is_given_up(opened: Make, tmp_path: Path) -> 
         file.data(name).sum()
     before = resident_bytes(tmp_path / "tiny.gguf")
     assert before >= sum(tensor.n_bytes for tensor in file.tensors.values())
-    team = Team(2)
+    team = Team(1)  # of two, one may still read what the other gives up
     weights.start_packing(team)
     assert weights._packing is not None
     weights._packing.wait()
