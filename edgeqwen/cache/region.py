@@ -37,10 +37,7 @@ class Region:
             with contextlib.suppress(OSError):
                 self._mapping.madvise(mmap.MADV_HUGEPAGE)
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8, size)
-
-    @property
-    def address(self) -> int:
-        return int(self._bytes.ctypes.data)
+        self.address = int(self._bytes.ctypes.data)
 
     def view(self, offset: int, size: int) -> NDArray[np.uint8]:
         """Returns a uint8 view, which keeps the memory alive beyond ``close``."""
