@@ -8,7 +8,9 @@ statistics, no proof; ``kernels/screen.py`` tells what is done about it.
 
 A few activations of a model are much larger than all others, and cause most of the error. So of
 some columns, the low bits are looked up for all rows: a line of memory for 16 rows and 8 columns or
-more (``kernels/coarse_factors.py`` chooses them).
+more (``kernels/coarse_factors.py`` chooses them). They are nearly always those of the same columns,
+and memory is slow where single lines of it are read. So they are *kept*: copied once, side by side,
+and read in order for the tokens that follow.
 
 Squares of small numbers would vanish in float32. So a row's *spread* is the square of all the
 deviations together over that of ``reach``, the largest group's share in them.
@@ -31,7 +33,7 @@ from edgeqwen.kernels.products import (
 )
 from edgeqwen.simd.compile import exact_kernel, inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter, Value
-from edgeqwen.simd.ops import constant, peek_f32, peek_i64
+from edgeqwen.simd.ops import constant, peek_f32, peek_i64, poke_i64
 from edgeqwen.simd.records import record, record_view
 
 DEVIATIONS = 8
@@ -48,6 +50,8 @@ COARSE = record(
     "factors",  # float32 reach, then for each block what ``ScreenedFormat.emit_coarse`` reads
     "shares",  # float32 [n_blocks][lines]: of the errors' variance, what each line is the cause of
     "lines",  # int64: how many lines are looked up in every tile, and then a LINE for each
+    "kept",  # uint8 [KEPT_LINES][n_tiles][64]: lines of earlier tokens
+    "kept_lines",  # int64 [1 + 2 * KEPT_LINES]: tokens so far; what is kept, and when it was used
     "bounds",  # float32 [n_tiles][2]: the highest bound of the rows, the largest of the deviations
     "logits",  # float32 [16 * n_tiles]
 )
@@ -58,6 +62,8 @@ LINE = record(
     "block",  # bytes from there to the line's block
     "line",  # bytes from what lies apart of the row's last tile to the line
     "panel",  # address of the activations of the line's first columns
+    "kept",  # address of the first tile's line among those that are kept
+    "is_new",  # whether nothing is there yet
     "factors",  # float32 factor, shift [groups], see ``ScreenedFormat.emit_line``; two at most
     "more_factors",
 )
@@ -65,6 +71,8 @@ line_view = record_view(LINE)
 LINE_BYTES = LINE.itemsize
 FACTORS_AT = LINE.names.index("factors") * 8 if LINE.names else 0
 MOST_LINES = 8
+KEPT_LINES = 16
+_LINE = 64  # bytes of memory
 
 factor_bytes = constant(lambda t: 4 * t.value.format.factor_floats)
 
@@ -106,7 +114,7 @@ def coarse_step(typing_context, tiling, tile, block, panel, factors, sums):  # t
 
 @operation
 def line_step(typing_context, tiling, tile, block, line, next_line, panel, factors, sums):  # type: ignore[no-untyped-def]
-    """Returns the sums with the low bits of a line looked up; asks for the next tile's line."""
+    """Returns the sums with the low bits of a line looked up; asks for another tile's line."""
     t = tiling.value
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
@@ -145,17 +153,15 @@ def coarse_sums(tiling, weights, tile, n_blocks, panels, factors, lines):  # typ
     for i in range(peek_i64(lines)):
         record = lines + 8 + i * LINE_BYTES
         view = line_view(record)
-        place, line = first + view.tile, apart + view.line
-        sums = line_step(
-            tiling,
-            place,
-            place + view.block,
-            line,
-            line - apart_bytes,
-            view.panel,
-            record + FACTORS_AT,
-            sums,
-        )
+        place, line = first + view.tile, view.kept + _LINE * tile
+        later = line + 16 * _LINE
+        if view.is_new != 0:
+            source = apart + view.line
+            for offset in range(0, _LINE, 8):
+                poke_i64(line + offset, peek_i64(source + offset))
+            later = source - apart_bytes
+        block, factors = place + view.block, record + FACTORS_AT
+        sums = line_step(tiling, place, block, line, later, view.panel, factors, sums)
     return sums
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from edgeqwen.kernels.coarse import (
     DEVIATIONS,
     FACTORS_AT,
+    KEPT_LINES,
     LINE_BYTES,
     MOST_LINES,
     coarse_view,
@@ -23,7 +24,7 @@ from edgeqwen.kernels.products import (
     tile_bytes,
 )
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
-from edgeqwen.simd.ops import constant, peek_f32, peek_u8, poke_f32, poke_i64
+from edgeqwen.simd.ops import constant, peek_f32, peek_i64, peek_u8, poke_f32, poke_i64
 
 # A line is looked up if it causes this part of the errors' variance, or more.
 LEAST_SHARE = 1 / 24
@@ -54,6 +55,7 @@ def coarse_factors(tiling, args, chunk, worker):  # type: ignore[no-untyped-def]
             if squares > largest:
                 largest = squares
     poke_f32(a.factors, np.float32(math.sqrt(largest)))
+    poke_i64(a.kept_lines, peek_i64(a.kept_lines) + 1)
     inverse = 1 / largest if largest > 0 else 0.0
     _choose_lines(tiling, args, inverse)
     _write_factors(tiling, args, inverse)
@@ -119,12 +121,29 @@ def _write_line(tiling, args, i, record):  # type: ignore[no-untyped-def]
         (last - tile) * apart_tile_bytes(tiling) + place * apart_block_bytes(tiling) + 64 * line
     )
     view.panel = panel + 4 * line
+    slot = _kept(a.kept_lines, i)
+    view.is_new = peek_i64(slot) != i + 1
+    poke_i64(slot, i + 1)
+    poke_i64(slot + 8, peek_i64(a.kept_lines))
+    view.kept = a.kept + (slot - a.kept_lines - 8) // 16 * (64 * a.n_tiles)
     scale = peek_f32(panel + 32)
     poke_f32(record + FACTORS_AT, scale)
     for group in range(_groups(tiling)):
         total = _moments(tiling, panel, line, group)[0]
         shift = np.float32(-_doubled_centre(tiling) * total) / np.float32(2) * scale
         poke_f32(record + FACTORS_AT + 4 + 4 * group, shift)
+
+
+@inline_kernel
+def _kept(kept_lines, i):  # type: ignore[no-untyped-def]
+    """Returns the address of the record of the i-th line, or of what was used longest ago."""
+    oldest = kept_lines + 8
+    for slot in range(kept_lines + 8, kept_lines + 8 + 16 * KEPT_LINES, 16):
+        if peek_i64(slot) == i + 1:
+            return slot
+        if peek_i64(slot + 8) < peek_i64(oldest + 8):
+            oldest = slot
+    return oldest
 
 
 @inline_kernel

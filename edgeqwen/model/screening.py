@@ -14,7 +14,7 @@ from edgeqwen.errors import OptionError
 from edgeqwen.executor import Tape
 from edgeqwen.formats.base import TILE_ROWS
 from edgeqwen.formats.screened import ScreenedFormat
-from edgeqwen.kernels.coarse import COARSE, LINE, MOST_LINES, coarse
+from edgeqwen.kernels.coarse import COARSE, KEPT_LINES, LINE, MOST_LINES, coarse
 from edgeqwen.kernels.coarse_factors import coarse_factors
 from edgeqwen.kernels.screen import (
     MOST_SEEDS,
@@ -58,6 +58,8 @@ def screen_memory(head: Matrix) -> ScreenMemory:
         "factors": 4 + 4 * head.format.factor_floats * head.n_blocks,
         "shares": 4 * head.n_blocks * head.format.lines,
         "lines": 8 + MOST_LINES * LINE.itemsize,
+        "kept": 64 * KEPT_LINES * head.n_tiles,
+        "kept_lines": 8 + 16 * KEPT_LINES,
         "bounds": 8 * head.n_tiles,
         "chosen": 16 + 8 * head.n_tiles,
         "errors": 8 * MOST_SEEDS,
@@ -190,7 +192,7 @@ def add_screen(
         **shared,
         "tiles_per_chunk": per_chunk,
         "sizes": screen.sizes.ctypes.data,
-        "shares": memory + screen.memory.offsets["shares"],
+        **{name: memory + screen.memory.offsets[name] for name in ("shares", "kept", "kept_lines")},
     }
     tape.add(coarse_factors, tiling, COARSE, arguments)
     tape.add(coarse, tiling, COARSE, arguments, chunks=-(-head.n_tiles // per_chunk))

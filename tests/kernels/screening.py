@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.formats.screened import ScreenedFormat
-from edgeqwen.kernels.coarse import COARSE, LINE, LINE_BYTES, MOST_LINES, coarse
+from edgeqwen.kernels.coarse import COARSE, KEPT_LINES, LINE, LINE_BYTES, MOST_LINES, coarse
 from edgeqwen.kernels.coarse_factors import coarse_factors
 from edgeqwen.kernels.gemv import gemv
 from edgeqwen.kernels.products import PRODUCT
@@ -46,6 +46,8 @@ class Head:
         self.factors = np.full(1 + format_.factor_floats * self.n_blocks, np.nan, np.float32)
         self.shares = np.full(self.n_blocks * format_.lines, np.nan, np.float32)
         self.lines = np.full(1 + MOST_LINES * LINE_BYTES // 8, -1, np.int64)
+        self.kept = np.full((KEPT_LINES, self.n_tiles, 64), 0xEE, np.uint8)
+        self.kept_lines = np.zeros(1 + 2 * KEPT_LINES, np.int64)
         self.bounds = np.full((self.n_tiles + 1, 2), np.nan, np.float32)
         self.logits = np.full(16 * self.n_tiles + 16, 777, np.float32)
 
@@ -56,6 +58,8 @@ class Head:
             "tiles_per_chunk": tiles_per_chunk,
             "sizes": self.sizes,
             "shares": self.shares,
+            "kept": self.kept,
+            "kept_lines": self.kept_lines,
         }
         run(coarse_factors, self.tiling, COARSE, 1, arguments)
         run(coarse, self.tiling, COARSE, -(-self.n_tiles // tiles_per_chunk), arguments)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeqwen.formats.screened import SCREENED, ScreenedFormat
-from edgeqwen.kernels.coarse import DEVIATIONS, LOWEST, MOST_LINES
+from edgeqwen.kernels.coarse import DEVIATIONS, KEPT_LINES, LOWEST, MOST_LINES
 from edgeqwen.kernels.coarse_factors import LEAST_SHARE, ROUNDING
 from edgeqwen.simd.isa import Isa
 from tests.isas import ALL_ISAS, NATIVE, each_isa
@@ -93,6 +93,38 @@ def test_few_lines_are_looked_up_where_all_are_alike(format_: ScreenedFormat) ->
     head.sizes[:] = 1
     head.coarse()
     assert head.chosen_lines() == []
+
+
+@each_format
+def test_lines_are_kept_for_later_tokens(format_: ScreenedFormat) -> None:
+    head = Head(format_, NATIVE, 75, x=activations(format_, "outliers"))
+    head.coarse()
+    first = head.bounds[:-1].copy()
+    assert head.chosen_lines()
+    head.tiles.base[: -head.tiles.nbytes] = 0  # where they came from
+    head.coarse()
+    np.testing.assert_array_equal(head.bounds[:-1], first)
+    head.kept_lines[:] = 0
+    head.coarse()
+    assert (head.bounds[:-1] != first).any()
+
+
+@each_format
+def test_what_is_kept_changes_nothing(format_: ScreenedFormat) -> None:
+    """Tokens with ever other large activations, which need more lines than can be kept."""
+    random, row_tiles = np.random.default_rng(0), 8
+    head = Head(format_, NATIVE, 75, row_tiles)
+    n_columns, seen = head.x.size, set()
+    for _ in range(24):
+        x = random.standard_normal(n_columns).astype(np.float32)
+        x[random.choice(n_columns, 5, replace=False)] *= 30
+        fresh = Head(format_, NATIVE, 75, row_tiles, x=x, rows=head.rows)
+        head.panels[:] = fresh.panels
+        for each in (fresh, head):
+            each.coarse()
+        np.testing.assert_array_equal(head.bounds[:-1], fresh.bounds[:-1])
+        seen |= set(head.chosen_lines())
+    assert len(seen) > KEPT_LINES
 
 
 def test_the_number_of_chunks_changes_nothing() -> None:
