@@ -154,7 +154,7 @@ def coarse_sums(tiling, weights, tile, n_blocks, panels, factors, lines):  # typ
         record = lines + 8 + i * LINE_BYTES
         view = line_view(record)
         place, line = first + view.tile, view.kept + _LINE * tile
-        later = line + 16 * _LINE
+        later = line + 16 * _LINE  # tiles come in order, but for few of them
         if view.is_new != 0:
             source = apart + view.line
             for offset in range(0, _LINE, 8):

@@ -33,7 +33,7 @@ from edgeqwen.simd.compile import (
     exact_kernel,
     inline_kernel,
     operation,
-    token_method,
+    optional_token_method,
     types,
 )
 from edgeqwen.simd.emitter import Emitter
@@ -120,7 +120,7 @@ def expand_block(typing_context, tiling, block, target):  # type: ignore[no-unty
     return types.void(tiling, types.int64, types.int64), codegen
 
 
-@token_method
+@optional_token_method
 def after_panel(token, a, tiles, first_token, n_tokens):  # type: ignore[no-untyped-def]
     """Goes on with the outputs of a panel's tokens while they are in the cache.
 

@@ -68,11 +68,20 @@ class InlineKernel:
 
 
 class TokenMethod(InlineKernel):
-    """Calls the function of this name that the token, its first argument, has; or else this one."""
+    """Calls the function of this name that the token, its first argument, has.
+
+    All tokens must have one, unless the declared function is ``optional``: what those do without.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, optional: bool) -> None:
+        super().__init__(function)
+        self._optional = optional
 
     def chosen(self, arguments: Sequence[Any]) -> Callable[..., Any]:
-        own: Callable[..., Any] = self.function
-        return getattr(arguments[0].value, own.__name__, own)
+        name, token = self.function.__name__, arguments[0].value
+        default = (self.function,) if self._optional else ()
+        found: Callable[..., Any] = getattr(token, name, *default)
+        return found
 
 
 class _Compiled(NamedTuple):
@@ -166,9 +175,12 @@ def operation(typing: Callable[..., Any]) -> Any:
     return Operation(typing)
 
 
-def token_method(function: Callable[..., Any]) -> Any:
+def token_method(function: Callable[..., Any], *, optional: bool = False) -> Any:
     """Declares a ``TokenMethod``."""
-    return TokenMethod(function)
+    return TokenMethod(function, optional=optional)
+
+
+optional_token_method = functools.partial(token_method, optional=True)
 
 
 def kernel(function: Callable[..., Any], *, exact: bool = False) -> Any:

@@ -12,6 +12,7 @@ import types as python_types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from llvmlite.binding import Linkage
 from numba import njit
 from numba.core import compiler
 from numba.core.codegen import CPUCodeLibrary
@@ -33,6 +34,7 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "boundscheck": False,
 }
+_ENVIRONMENT = "_ZN08NumbaEnv"
 # Nobody calls a kernel but by its address, or a part of one but from there.
 _ALONE = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -154,7 +156,7 @@ def _call(value: InlineKernel, exact: bool) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             isa = getattr(arguments[0], "isa", None) if arguments else None
             if isa is not None:
-                # Nothing is written into a function that may use less of the CPU.
+                # LLVM writes the part in, whatever its caller may use of the CPU.
                 declare_features(builder.function, isa)
             context.active_code_library.add_linking_library(part.library)
             return context.call_internal(builder, part.fndesc, part.signature, values)
@@ -163,6 +165,8 @@ def _call(value: InlineKernel, exact: bool) -> Any:
 
     parameters = [first, *signature.parameters.values()]
     typing.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    # Errors name it.
+    typing.__name__, typing.__qualname__ = value.function.__name__, value.function.__qualname__
     return intrinsic(typing)
 
 
@@ -177,13 +181,20 @@ def _part(function: Callable[..., Any], exact: bool, arguments: tuple[Any, ...])
 
 
 class _PartLibrary(CPUCodeLibrary):  # type: ignore[misc]
-    """Code that is written into that of others, and optimised and made machine code of only there.
+    """Code that is written into that of others, and made machine code of only there.
 
-    To optimise each part first takes longer, and to make machine code of it would spoil it for
-    others: LLVM rewrites addresses then.
+    To make machine code of it first would spoil it for others: LLVM rewrites addresses then.
     """
 
     def finalize(self) -> None:
         for library in dict.fromkeys(self._linking_libraries):
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                # Dropped where it has been written in; of two parts' copies, one stays.
+                function.linkage = "linkonce_odr"
+        for variable in self._final_module.global_variables:
+            if variable.name.startswith(_ENVIRONMENT) and not variable.is_declaration:
+                # What a Python function would find its globals by; no kernel looks.
+                variable.linkage = "internal"
         self._finalized = True

@@ -23,7 +23,8 @@ def _dot_vpdpbusd(
 ) -> "Value":
     name = f"llvm.x86.avx512.vpdpbusd.{32 * e.isa.lanes}"
     for w, a in zip(weights, activations, strict=True):
-        total = e.call(name, e.i32v, total, w, a)
+        # As words of four bytes: LLVM before 21 knows it no other way, and later ones do, too.
+        total = e.call(name, e.i32v, total, e.b.bitcast(w, e.i32v), e.b.bitcast(a, e.i32v))
     return total
 
 

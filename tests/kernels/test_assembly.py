@@ -184,8 +184,10 @@ def test_gemm_spills_no_weights_on_avx2(codes: dict[str, dict[str, str]], format
     tiling = tiling_of(ISAS["avx2"], format_, "gemm")
     found = inner_loop(codes["avx2"][f"{format_.name} gemm"], "vpmadd", r"ymm.*\(%rsp|\(%rsp.*ymm")
     # Totals may wait on the stack while a block's products are summed, each in a place of its own.
-    places = {re.findall(r"-?\d*\(%rsp\)", line)[0] for line in found.spills}
+    # (Each is loaded and stored once, or in some copies of it that LLVM makes a second time.)
+    places = {re.findall(r"-?\d*\(%rsp", line)[0] for line in found.spills}
     assert len(places) <= tiling.n_tokens
+    assert len(found.spills) <= 3 * tiling.n_tokens
 
 
 def test_attention_spills_nothing_on_avx512(codes: dict[str, dict[str, str]]) -> None:

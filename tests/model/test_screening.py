@@ -139,6 +139,7 @@ def comparisons(request: Any) -> Iterator[list[Comparison]]:
         yield [one, three]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", HIDDEN_STATES)
 def test_nothing_is_missed(comparisons: list[Comparison], kind: str) -> None:
     """The same k largest logits as without a screen; whoever computes them, the same are computed.

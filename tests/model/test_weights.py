@@ -81,7 +81,14 @@ def check(matrix: Matrix, values: dict[str, Any]) -> None:
     np.testing.assert_array_equal(unpacked(matrix), expected)
 
 
-@pytest.mark.parametrize("format_", FORMATS.values(), ids=lambda f: f.name)
+# Of most formats, tests/formats packs tiles, too.
+EVERY_FORMAT = [
+    f if f.name in ("F16", "Q4_0", "Q6_K") else pytest.param(f, marks=pytest.mark.thorough)
+    for f in FORMATS.values()
+]
+
+
+@pytest.mark.parametrize("format_", EVERY_FORMAT, ids=lambda f: f.name)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_every_tensor_is_packed(opened: Make, format_: Any, tied: bool) -> None:
     sizes = WIDE if format_.tile_blocks > 1 else {}

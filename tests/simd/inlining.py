@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from edgeqwen.simd.compile import exact_kernel, inline_kernel, kernel, token_method
+from edgeqwen.simd.compile import (
+    exact_kernel,
+    inline_kernel,
+    kernel,
+    optional_token_method,
+    token_method,
+)
 from edgeqwen.simd.ops import peek_f32, peek_u8, poke_f32, poke_i64, poke_u8
 from edgeqwen.simd.token import Token
 
@@ -71,7 +77,7 @@ class Tripling(Token):
         return 3 * x
 
 
-@token_method
+@optional_token_method
 def changed(token, x):  # type: ignore[no-untyped-def]
     """Returns what a token makes of a number: most of them, one more."""
     return x + 1
@@ -85,3 +91,13 @@ def write_changed(token, target, x):  # type: ignore[no-untyped-def]
 @kernel
 def write_changed_again(token, target, x):  # type: ignore[no-untyped-def]
     poke_i64(target, changed(token, changed(token, x)))
+
+
+@token_method
+def tripled(token, x):  # type: ignore[no-untyped-def]
+    """No token has this one."""
+
+
+@kernel
+def write_tripled(token, target, x):  # type: ignore[no-untyped-def]
+    poke_i64(target, tripled(token, x))

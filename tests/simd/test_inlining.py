@@ -51,3 +51,8 @@ def test_kernels_share_what_was_compiled_of_them(monkeypatch: pytest.MonkeyPatch
     for kernel in (inlining.write_changed, inlining.write_changed_again):
         compiler.compile_kernel(kernel.function, kernel.exact, [Tripling(), INT, INT])
     assert [function for function, _, _ in compiled] == [Tripling.changed]
+
+
+def test_a_method_that_a_token_must_have_is_missed_by_name() -> None:
+    with pytest.raises(Exception, match="'Plain' object has no attribute 'tripled'"):
+        inlining.write_tripled(Plain(), 0, 7)

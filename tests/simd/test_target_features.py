@@ -30,6 +30,17 @@ weights, activations = np.full(32 * n, 3, np.uint8), np.full(32, -5, np.int8)
 dots(dot, address(start), address(weights), address(activations), address(out), 1, n)
 print(json.dumps((out - start).tolist()))
 """
+# The same of functions that are written into others, which must say it for them.
+INLINING = """
+import json
+from edgeqwen.formats import Q4_0
+from edgeqwen.kernels.gated import Gated, gated_gemm
+from edgeqwen.simd.compile import INT
+from tests.isas import NATIVE
+
+tiling = Q4_0.gemm_tiling(NATIVE)
+print(json.dumps(gated_gemm.address(Gated(tiling, tiling.panel), INT, INT, INT) != 0))
+"""
 
 
 def declared(isa: Isa, triple: str = TRIPLE) -> str | None:
@@ -70,3 +81,9 @@ def test_code_for_another_machine_is_left_alone() -> None:
 def test_kernels_run_where_llvm_does_not_know_the_cpu() -> None:
     process = start(PROGRAM, environment={"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""})
     assert answer(process) == [32 * 3 * -5] * NATIVE.lanes
+
+
+@pytest.mark.processes
+def test_what_is_written_into_kernels_may_use_as_much() -> None:
+    process = start(INLINING, environment={"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""})
+    assert answer(process) is True

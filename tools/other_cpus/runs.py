@@ -20,16 +20,10 @@ INTEGER_MODELS = tuple(
     f"tests/test_engine.py::test_against_the_twin[{name}]" for name in ("Q8_0", "Q4_0", "mixed")
 )
 """Whole models that do."""
+STEP_TESTS = ("tests/kernels", "tests/executor", "tests/test_engine.py")
 FORMAT_TESTS = ("tests/formats", "tests/simd")
-STEP_TESTS = (
-    "tests/kernels",
-    "tests/executor",
-    "tests/model",
-    "tests/sampling",
-    "tests/test_engine.py",
-    "tests/test_engine_use.py",
-)
-KERNEL_TESTS = FORMAT_TESTS + STEP_TESTS
+MODEL_TESTS = ("tests/model", "tests/sampling", "tests/test_engine_use.py")
+KERNEL_TESTS = STEP_TESTS + FORMAT_TESTS + MODEL_TESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +92,14 @@ class Run:
 
 
 # The longest first, so that two processors end at about the same time. What both CPUs compute in
-# the same way is tested on one of them, in two runs. (CPUs that sign pointers take a third longer.)
+# the same way is tested on one of them. (CPUs that sign pointers take a third longer.)
 DOTPROD = Run("neon-dotprod", "neon-dotprod", "neoverse-n1", emulated="aarch64")
 ARM64 = (
     Run("neon", "neon", "cortex-a72", emulated="aarch64", tested=(*PRODUCT_TESTS, *INTEGER_MODELS)),
     replace(DOTPROD, tested=PRODUCT_TESTS),
     replace(DOTPROD, name="neon-dotprod-steps", tested=STEP_TESTS, left_out=PRODUCT_TESTS),
     replace(DOTPROD, name="neon-dotprod-formats", tested=FORMAT_TESTS, left_out=PRODUCT_TESTS),
+    replace(DOTPROD, name="neon-dotprod-models", tested=MODEL_TESTS),
 )
 X86 = (
     Run("avx-vnni", "avx-vnni", "alderlake", forbidden="zmm"),
