@@ -199,7 +199,7 @@ def test_the_folder_depends_on_all_that_machine_code_depends_on(
             patch.setattr(cache, "_sources", changed(part))
             folders.append(fresh_folder())
     with monkeypatch.context() as patch:
-        patch.setenv("NUMBA_CPU_NAME", "haswell")
+        patch.setenv("NUMBA_CPU_NAME", "another")
         folders.append(fresh_folder())
     with monkeypatch.context() as patch:
         patch.setattr(cache, "cpu_identity", lambda: b"another")
