@@ -1,7 +1,7 @@
 """Pages that a kernel has the system put in their places."""
 
+import ctypes
 import mmap
-import platform
 import re
 from pathlib import Path
 
@@ -29,13 +29,13 @@ def populate_writes(start, n_bytes):  # type: ignore[no-untyped-def]
     populate_to_write(start, n_bytes)
 
 
-def resident(start: int) -> int:
-    """Returns how many bytes of the mapping at an address are in memory."""
+def resident(start: int, kind: str = "Rss") -> int:
+    """Returns how many bytes of the mapping at an address are in memory, as smaps counts them."""
     is_there = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             is_there = int(found[1], 16) <= start < int(found[2], 16)
-        elif is_there and line.startswith("Rss:"):
+        elif is_there and line.startswith(f"{kind}:"):
             return 1024 * int(line.split()[1])
     raise AssertionError("there is no such mapping")
 
@@ -45,9 +45,9 @@ def test_memory_to_be_written() -> None:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = np.frombuffer(mmap.mmap(-1, N_BYTES, flags=flags), np.uint8)
     start = address(memory)
-    before = resident(start)
+    before = resident(start, "Private_Dirty")
     populate_writes(start, N_BYTES)
-    check(resident(start) - before)
+    check(resident(start, "Private_Dirty") - before)
 
 
 def test_a_file_to_be_read(tmp_path: Path) -> None:
@@ -62,7 +62,18 @@ def test_a_file_to_be_read(tmp_path: Path) -> None:
 
 
 def check(populated: int) -> None:
-    """Compares with all that there is to populate."""
-    if populated == 0 and tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (5, 14):
+    """Compares with all that there is to populate, where the system does so at all."""
+    if populated == 0 and not _populates():
         pytest.skip("this system doesn't populate pages when asked to")
     assert populated >= N_BYTES
+
+
+def _populates() -> bool:
+    """Asks for pages by the system's own function: Linux before 5.14 and emulators give none."""
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = np.frombuffer(mmap.mmap(-1, N_BYTES, flags=flags), np.uint8)
+    before = resident(address(memory))
+    madvise(address(memory), N_BYTES, 23)
+    return resident(address(memory)) > before
