@@ -163,6 +163,7 @@ def test_nothing_is_missed(comparisons: list[Comparison], kind: str) -> None:
     assert np.mean(shares) < 0.6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bad", ["nan", "infinity", "zero"])
 def test_in_doubt_all_are_computed(comparisons: list[Comparison], bad: str) -> None:
     x = np.random.default_rng(0).standard_normal(256).astype(np.float32)

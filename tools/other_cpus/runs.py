@@ -20,9 +20,14 @@ INTEGER_MODELS = tuple(
     f"tests/test_engine.py::test_against_the_twin[{name}]" for name in ("Q8_0", "Q4_0", "mixed")
 )
 """Whole models that do."""
-STEP_TESTS = ("tests/kernels", "tests/executor", "tests/test_engine.py")
+STEP_TESTS = (
+    "tests/kernels",
+    "tests/executor",
+    "tests/test_engine.py",
+    "tests/test_engine_use.py",
+)
 FORMAT_TESTS = ("tests/formats", "tests/simd")
-MODEL_TESTS = ("tests/model", "tests/sampling", "tests/test_engine_use.py")
+MODEL_TESTS = ("tests/model", "tests/sampling")
 KERNEL_TESTS = STEP_TESTS + FORMAT_TESTS + MODEL_TESTS
 
 
