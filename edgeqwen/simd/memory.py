@@ -6,6 +6,8 @@ from typing import Any
 
 from edgeqwen.simd.atomics import declared
 from edgeqwen.simd.compile import operation, types
+from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.isa import GENERIC
 from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.machine_code import MADVISE
 
@@ -40,12 +42,7 @@ def prefetch(typing_context, address):  # type: ignore[no-untyped-def]
     """Asks for the line at an address, which needn't exist, into the second-level cache."""
 
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        pointer, i32 = ir.I8.as_pointer(), ir.I32
-        convention = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
-        function = declared(builder.module, "llvm.prefetch.p0", convention)
-        # Data, to be read; LLVM's "locality" is 3 for the first level.
-        arguments = [builder.inttoptr(values[0], pointer), i32(0), i32(2), i32(1)]
-        builder.call(function, arguments)
+        Emitter(builder, GENERIC).prefetch(values[0], 0, 2)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
