@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeqwen.cache import CacheLayout, Region
+from edgeqwen.cache import CacheLayout, Sequence
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
@@ -26,6 +26,7 @@ from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Weights
 from edgeqwen.model.work import Work, count_work
+from edgeqwen.rope_scaling import MAX_CONTEXT
 from edgeqwen.sampling.kernels import largest
 from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import current_isa
@@ -42,41 +43,6 @@ LOGITS_TOKENS = 32
 # is a step of one token for some of its logits, where the head is screened, and "observe" one of
 # many without logits, which running a model doesn't take.
 STEPS = ("decode", "prefill", "logits")
-
-
-class Sequence:
-    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``."""
-
-    def __init__(self, layout: CacheLayout) -> None:
-        purpose = f"a KV cache for {layout.capacity} tokens (see max_context)"
-        self._region: Region | None = Region(layout.total_bytes, purpose=purpose)
-        self.layout = layout
-        self.tokens: list[int] = []
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def address(self) -> int:
-        """The address of the KV cache. Raises ClosedError after ``close``."""
-        if self._region is None:
-            raise ClosedError("this sequence was closed; make a new one")
-        return self._region.address
-
-    def truncate(self, n_tokens: int) -> None:
-        """Forgets all but the first ``n_tokens`` tokens."""
-        if not 0 <= n_tokens <= len(self.tokens):
-            raise OptionError(
-                f"can't truncate to {n_tokens} tokens: the sequence holds {len(self.tokens)}"
-            )
-        del self.tokens[n_tokens:]
-
-    def close(self) -> None:
-        """Frees the KV cache."""
-        region, self._region = self._region, None
-        if region is not None:
-            region.close()
 
 
 class Engine:
@@ -105,7 +71,9 @@ class Engine:
         self.max_context = self.config.max_context if max_context is None else max_context
         if self.max_context < 1:
             raise OptionError(f"max_context is {max_context}; it must be at least 1")
-        self._layout = CacheLayout.of(self.config, self.max_context, cache_type)
+        if self.max_context > MAX_CONTEXT:
+            raise OptionError(f"max_context is {max_context}; it can't be more than {MAX_CONTEXT}")
+        self._layout = CacheLayout.of(self.config, cache_type)
         self._lock = threading.Lock()
         self._team = Team(n_threads)
         # A late thread may still look at the last tape: also for an engine that nobody closed,
@@ -164,7 +132,7 @@ class Engine:
         self._weights.wait(progress)
 
     def new_sequence(self) -> Sequence:
-        """Returns an empty sequence with room for ``max_context`` tokens."""
+        """Returns an empty sequence; it holds up to ``max_context`` tokens."""
         self._check_open()
         return Sequence(self._layout)
 
@@ -254,9 +222,7 @@ class Engine:
         """Returns the tokens as int32, each within the vocabulary, all within the context."""
         self._check_open()
         if sequence.layout != self._layout:
-            raise OptionError(
-                "this sequence was made by another model, or with another context or cache type"
-            )
+            raise OptionError("this sequence was made by another model, or with another cache type")
         ids = _integers(tokens)
         if len(ids) == 0:
             raise OptionError("no tokens: a step needs at least one")
@@ -291,10 +257,11 @@ class Engine:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
             n_past = sequence.n_tokens
+            sequence.reserve(n_past + len(tokens))
             state["n_tokens"], state["n_past"] = len(tokens), n_past
-            state["tokens"], state["cache"] = tokens.ctypes.data, sequence.address
+            state["tokens"], state["segments"] = tokens.ctypes.data, sequence.table
             self._team.run(tape, len(tokens), n_past + len(tokens))
-            sequence.tokens.extend(tokens.tolist())
+            sequence.extend(tokens.tolist())
             if name == "screened":
                 self._screen.learn(buffers["screen"])
             if observation is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edgeqwen.config_keys import Keys, shown
 from edgeqwen.errors import UnsupportedError
 
-MAX_CONTEXT = 1 << 24
+MAX_CONTEXT = 1 << 24  # float32 can't tell later positions apart
 _MAX_FACTOR = 1024.0
 _KNOWN = ("linear", "yarn")
 _GGUF = "qwen2.rope.scaling."

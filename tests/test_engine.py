@@ -62,7 +62,13 @@ def all_ways(engine: Engine, tokens: list[int]) -> dict[str, np.ndarray]:
         pytest.param(
             {"rope_theta": 1e4, "rms_norm_eps": 1e-5, **F32_CACHE}, "f32", 1e-5, id="math"
         ),
-        pytest.param({"types": "F16", "tied": False}, "f16", F16_CACHE_ERROR, id="F16"),
+        pytest.param(
+            {"types": "F16", "tied": False},
+            "f16",
+            F16_CACHE_ERROR,
+            id="F16",
+            marks=pytest.mark.thorough,  # of the formats of 16 bits, BF16 is run everywhere
+        ),
         pytest.param({"types": "BF16"}, "f16", F16_CACHE_ERROR, id="BF16, tied"),
         pytest.param({"types": "Q4_0", "tied": False}, "f16", INT8_ERROR, id="Q4_0"),
         pytest.param({"types": "Q4_0"}, "f16", INT8_ERROR, id="Q4_0, tied"),

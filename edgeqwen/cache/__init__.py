@@ -2,5 +2,6 @@
 
 from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.cache.region import Region
+from edgeqwen.cache.sequence import Sequence
 
-__all__ = ["CacheLayout", "Region"]
+__all__ = ["CacheLayout", "Region", "Sequence"]

@@ -13,7 +13,7 @@ from edgeqwen.kernels.attention_core import (
     n_rows,
     tokens_per_chunk,
 )
-from edgeqwen.kernels.attention_types import AttentionShape
+from edgeqwen.kernels.attention_types import SEGMENT, AttentionShape
 from edgeqwen.kernels.panels import panel_block_bytes, write_block
 from edgeqwen.kernels.rope import cache_token, rotate_queries
 from edgeqwen.kernels.state import state_view
@@ -36,7 +36,7 @@ from edgeqwen.simd.ops import (
 from edgeqwen.simd.records import record, record_view
 from edgeqwen.simd.token import Token
 
-UNIT = 256
+UNIT = SEGMENT
 """Positions of a chunk when one token attends. Fixed, so that results don't depend on threads."""
 
 ATTENTION = record(
@@ -46,7 +46,7 @@ ATTENTION = record(
     "stride",
     "angles",  # one token: as in ROPE
     "q_scale",
-    "layer",  # bytes from the start of the KV cache to the layer's first KV head
+    "layer",  # bytes from the start of a segment to the layer's first KV head
     "head_bytes",  # from one KV head to the next
     "v_offset",  # from a KV head's K to its V
     "n_kv_heads",
@@ -89,19 +89,22 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
     n_positions = state.n_past + 1
     queries = a.q + head * group(attention) * width
     rotate_queries(attention, queries, a.angles, a.q_scale, scratch)
-    k = state.cache + a.layer + head * a.head_bytes
+    offset = a.layer + head * a.head_bytes
     if unit == state.n_past // UNIT:
         key = a.q + (a.n_kv_heads * group(attention) + head) * width
         value = key + a.n_kv_heads * width
-        cache_token(attention, key, value, a.angles, state.n_past, k, k + a.v_offset)
+        cache_token(
+            attention, key, value, a.angles, state.n_past, state.segments, offset, a.v_offset
+        )
     for r in range(rows):
         poke_i32(limits + 4 * r, np.int32(n_positions))
     partial = a.partials + chunk * rows * (width + 8)
     attend(
         attention,
         scratch,
-        k,
-        k + a.v_offset,
+        state.segments,
+        offset,
+        a.v_offset,
         unit * UNIT,
         min((unit + 1) * UNIT, n_positions),
         limits,
@@ -188,9 +191,21 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
         if r % heads == 0 and r // heads < count:
             source = a.q + (first + token) * a.stride + head * heads * width
             _copy_queries(attention, source, r, q)
-    k = state.cache + a.layer + head * a.head_bytes
     end = n_past + first + count
-    attend(attention, q, k, k + a.v_offset, 0, end, limits, largest, sums, out, scores)
+    attend(
+        attention,
+        q,
+        state.segments,
+        a.layer + head * a.head_bytes,
+        a.v_offset,
+        0,
+        end,
+        limits,
+        largest,
+        sums,
+        out,
+        scores,
+    )
     for r in range(count * heads):
         query_head, token = head * heads + r % heads, first + r // heads
         target = a.output + (token * a.n_kv_heads * heads + query_head) * width

@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeqwen.kernels.attention_types import ELEMENT_BYTES, STREAM, AttentionShape, load_cached
+from edgeqwen.kernels.attention_types import (
+    ELEMENT_BYTES,
+    SEGMENT,
+    STREAM,
+    AttentionShape,
+    load_cached,
+)
 from edgeqwen.simd.compile import inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.ops import (
@@ -18,6 +24,7 @@ from edgeqwen.simd.ops import (
     maximum,
     peek_f32,
     peek_i32,
+    peek_i64,
     poke_f32,
     splat_f32,
     store,
@@ -129,13 +136,15 @@ def _multiply(attention, left, left_stride, stream, n_steps, out, out_stride, ad
 
 
 @inline_kernel
-def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores):  # type: ignore[no-untyped-def]
+def attend(
+    attention, q, segments, offset, v_offset, first, end, limits, largest, sums, out, scores
+):  # type: ignore[no-untyped-def]
     """Attends to positions [first, end); ``first`` is a multiple of 128.
 
-    q float32 [rows][head_dim], times log2(e) / sqrt(head_dim); k, v: the KV head's cache;
-    limits int32 [rows]: a row sees positions below its limit. Results, not normalised:
-    largest [rows] (of the scores, base 2), sums [rows], out [rows][head_dim], all float32.
-    scores: float32 scratch [rows][SCORES_STRIDE / 4].
+    q float32 [rows][head_dim], times log2(e) / sqrt(head_dim); segments, offset, v_offset: where
+    the KV head's keys and values are, as in ATTENTION; limits int32 [rows]: a row sees positions
+    below its limit. Results, not normalised: largest [rows] (of the scores, base 2), sums [rows],
+    out [rows][head_dim], all float32. scores: float32 scratch [rows][SCORES_STRIDE / 4].
     """
     isa = isa_of(attention)
     width = 4 * head_dim(attention)
@@ -148,9 +157,13 @@ def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores): 
     position = first
     while position < end:
         n = min(BLOCK, end - position)
+        # A block never goes beyond its segment.
+        k = peek_i64(segments + 8 * (position // SEGMENT)) + offset
+        v = k + v_offset
+        inside = position % SEGMENT
         padded = (n + STREAM - 1) // STREAM * STREAM
         for t in range(padded // STREAM):
-            tile = k + (position // STREAM + t) * head_dim(attention) * tile_bytes
+            tile = k + (inside // STREAM + t) * head_dim(attention) * tile_bytes
             _multiply(
                 attention,
                 q,
@@ -190,7 +203,7 @@ def attend(attention, q, k, v, first, end, limits, largest, sums, out, scores): 
             poke_f32(sums + 4 * r, peek_f32(sums + 4 * r) + sum_lanes(total))
         for t in range((n + 63) // 64):
             for c in range(head_dim(attention) // STREAM):
-                tile = (position // 64 + t) * (head_dim(attention) // STREAM) + c
+                tile = (inside // 64 + t) * (head_dim(attention) // STREAM) + c
                 _multiply(
                     attention,
                     scores + 256 * t,

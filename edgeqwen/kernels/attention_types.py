@@ -4,7 +4,8 @@ Both products of attention, q times K and p times V, are one micro-kernel: some 
 vectors, rows x vectors += broadcast * stream. Rows are the query heads that share a KV head (of
 one token or of several), so K and V are read once for all of them.
 
-The KV cache of a layer and KV head (see ``edgeqwen.cache.layout``):
+The KV cache lies in segments of 256 positions (see ``edgeqwen.cache.layout``). A segment holds of
+each layer and KV head
 
 - K [positions / 32][head_dim][32 positions]
 - V [positions / 64][head_dim / 32][64 positions][32 dimensions]
@@ -20,6 +21,9 @@ from edgeqwen.simd.token import Token
 
 STREAM = 32
 """Columns of K (positions) or V (dimensions) that lie side by side in the cache."""
+
+SEGMENT = 256
+"""Positions of a segment of the KV cache."""
 
 # More rows of queries, scores and outputs would not stay in the first-level cache.
 MOST_ROWS = 30

@@ -14,7 +14,7 @@ from edgeqwen.kernels.attention_core import (
     group,
     head_dim,
 )
-from edgeqwen.kernels.attention_types import STREAM
+from edgeqwen.kernels.attention_types import SEGMENT, STREAM
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import inline_kernel, kernel
 from edgeqwen.simd.ops import (
@@ -23,6 +23,7 @@ from edgeqwen.simd.ops import (
     lanes,
     load_f32,
     peek_f32,
+    peek_i64,
     poke_f32,
     scatter,
     scatter_as_f16,
@@ -81,11 +82,18 @@ def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     for head in range(n_kv_heads):
         rows = q + 4 * size * heads * head
         rotate_queries(attention, rows, angles, a.q_scale, rows)
-        cached = state.cache + a.layer + head * a.head_bytes
+        offset = a.layer + head * a.head_bytes
         keys = k + 4 * size * head
         values = keys + 4 * size * n_kv_heads
         cache_token(
-            attention, keys, values, angles, state.n_past + chunk, cached, cached + a.v_offset
+            attention,
+            keys,
+            values,
+            angles,
+            state.n_past + chunk,
+            state.segments,
+            offset,
+            a.v_offset,
         )
 
 
@@ -105,10 +113,16 @@ def rotate_queries(attention, q, angles, scale_bits, out):  # type: ignore[no-un
 
 
 @inline_kernel
-def cache_token(attention, k, v, angles, position, cached_k, cached_v):  # type: ignore[no-untyped-def]
-    """Puts the key, rotated, and the value of one token and KV head into the cache."""
+def cache_token(attention, k, v, angles, position, segments, offset, v_offset):  # type: ignore[no-untyped-def]
+    """Puts the key, rotated, and the value of one token and KV head into the cache.
+
+    segments, offset, v_offset: where the KV head's keys and values are, as in ATTENTION.
+    """
     isa = isa_of(attention)
     size = head_dim(attention)
+    cached_k = peek_i64(segments + 8 * (position // SEGMENT)) + offset
+    cached_v = cached_k + v_offset
+    position %= SEGMENT
     tile = cached_k + (position // STREAM) * size * STREAM * element_bytes(attention)
     column = tile + (position % STREAM) * element_bytes(attention)
     step = STREAM * element_bytes(attention)

@@ -6,6 +6,6 @@ STATE = record(
     "n_tokens",  # tokens in this step
     "n_past",  # positions that the cache held before
     "tokens",  # address of int32 [n_tokens]
-    "cache",  # address of the sequence's KV cache
+    "segments",  # address of int64: addresses of the segments of the sequence's KV cache
 )
 state_view = record_view(STATE)

@@ -3,6 +3,7 @@
 import pytest
 
 from edgeqwen.cache import CacheLayout
+from edgeqwen.cache.layout import n_segments
 from edgeqwen.errors import OptionError
 from tests.config_samples import FAMILY, from_gguf, from_hf, hf_config
 
@@ -21,31 +22,29 @@ BYTES_PER_TOKEN = {
 @pytest.mark.parametrize("size", FAMILY)
 def test_bytes_per_token_of_the_family(size: str) -> None:
     config = from_hf(hf_config(size))
-    assert CacheLayout.of(config, 4096, "f16").bytes_per_token == BYTES_PER_TOKEN[size]
-    assert CacheLayout.of(config, 4096, "f32").bytes_per_token == 2 * BYTES_PER_TOKEN[size]
-
-
-@pytest.mark.parametrize(
-    ("max_context", "capacity"), [(1, 64), (63, 64), (64, 64), (65, 128), (32768, 32768)]
-)
-def test_capacity_is_whole_tiles(max_context: int, capacity: int) -> None:
-    assert CacheLayout.of(from_gguf(), max_context, "f16").capacity == capacity
+    assert CacheLayout.of(config, "f16").bytes_per_token == BYTES_PER_TOKEN[size]
+    assert CacheLayout.of(config, "f32").bytes_per_token == 2 * BYTES_PER_TOKEN[size]
 
 
 def test_offsets() -> None:
     """Layer by layer, KV head by KV head: K, then V."""
     config = from_gguf({"qwen2.attention.key_length": 32, "qwen2.attention.value_length": 32})
-    layout = CacheLayout.of(config, 100, "f16")
+    layout = CacheLayout.of(config, "f16")
     assert (layout.n_layers, layout.n_kv_heads, layout.head_dim) == (2, 2, 32)
-    assert layout.v_offset == 128 * 32 * 2
+    assert layout.v_offset == 256 * 32 * 2
     assert layout.head_bytes == 2 * layout.v_offset
     assert layout.layer_bytes == 2 * layout.head_bytes
-    assert layout.total_bytes == 2 * layout.layer_bytes
+    assert layout.segment_bytes == 2 * layout.layer_bytes
     # Vectors of every width are aligned, since every tile begins at a multiple of 64 bytes.
     assert layout.v_offset % 64 == 0
 
 
+@pytest.mark.parametrize(("n_tokens", "expected"), [(0, 0), (1, 1), (256, 1), (257, 2)])
+def test_segments(n_tokens: int, expected: int) -> None:
+    assert n_segments(n_tokens) == expected
+
+
 def test_an_unknown_cache_type_is_refused() -> None:
     with pytest.raises(OptionError) as caught:
-        CacheLayout.of(from_gguf(), 64, "q4_0")
+        CacheLayout.of(from_gguf(), "q4_0")
     assert str(caught.value) == "cache_type is 'q4_0'; it must be one of f16, f32"

@@ -44,8 +44,7 @@ class Attending:
         # A shared direction, as the biases of keys give it, and a scale that makes scores differ.
         k += rng.standard_normal((1, n_kv, size)).astype(np.float32)
         k *= np.float32(key_norm / np.sqrt(2 * size))
-        capacity = -(-n // 64) * 64
-        self.memory = KvMemory(n_kv, size, heads.cache_type, capacity, garbage=garbage)
+        self.memory = KvMemory(n_kv, size, heads.cache_type, n, garbage=garbage)
         self.k, self.v = self.memory.fill(k, v)
         n_heads = n_kv * heads.group
         # Wider than the queries: keys and values stand beside them.
@@ -101,7 +100,7 @@ class Attending:
         worker_bytes = scratch_bytes(rows, size)
         n_units = -(-(n_past + 1) // UNIT)
         return {
-            "state": step_state(len(queries), n_past, cache=self.memory.address),
+            "state": step_state(len(queries), n_past, segments=self.memory.address),
             "q": q,
             "stride": q.strides[0],
             "angles": np.repeat(np.array([1, 0], np.float32), size // 2),

@@ -41,7 +41,7 @@ def test_angles(heads: Heads, n_past: int, n_tokens: int) -> None:
 
 
 @each_heads
-@pytest.mark.parametrize(("n_past", "n_tokens"), [(0, 1), (0, 5), (29, 7), (60, 8), (127, 2)])
+@pytest.mark.parametrize(("n_past", "n_tokens"), [(0, 1), (0, 5), (29, 7), (60, 8), (253, 6)])
 def test_rope(heads: Heads, n_past: int, n_tokens: int) -> None:
     """Across the borders of tiles (32 and 64 positions); only the new tokens' places change."""
     rng = np.random.default_rng(n_past)
@@ -53,9 +53,9 @@ def test_rope(heads: Heads, n_past: int, n_tokens: int) -> None:
     before = qkv.copy()
     turned = twins.angles(np.arange(n_past, n_past + n_tokens), frequencies(size), 1)
     turned = turned.astype(np.float32)
-    memory = KvMemory(n_kv, size, heads.cache_type, 192, garbage=77)
+    memory = KvMemory(n_kv, size, heads.cache_type, 300, garbage=77)
     arguments = {
-        "state": step_state(n_tokens, n_past, cache=memory.address),
+        "state": step_state(n_tokens, n_past, segments=memory.address),
         "angles": turned,
         "qkv": qkv,
         "stride": qkv.strides[0],
@@ -80,8 +80,9 @@ def test_rope(heads: Heads, n_past: int, n_tokens: int) -> None:
         assert (error <= half * np.abs(exact_k[:, head]) * 1.001 + bound * np.abs(k).max()).all()
         np.testing.assert_array_equal(values[new], v[:, head].astype(memory.dtype))
         for part in (keys, values):
-            assert (np.delete(part, np.arange(192)[new], axis=0) == 77).all()
-    assert (memory.memory[[0, 2]] == 77).all()  # other layers
+            assert (np.delete(part, np.arange(512)[new], axis=0) == 77).all()
+    assert (memory.memory[:, [0, 2]] == 77).all()  # other layers
+    assert (memory.memory[1::2] == 77).all()  # what lies between segments
 
 
 def test_keys_beyond_float16_become_infinite_and_not_garbage() -> None:
@@ -92,7 +93,7 @@ def test_keys_beyond_float16_become_infinite_and_not_garbage() -> None:
     memory = KvMemory(2, 64, "f16", 64)
     no_turn = np.concatenate([np.ones((1, 32)), np.zeros((1, 32))], axis=1).astype(np.float32)
     arguments = {
-        "state": step_state(1, cache=memory.address),
+        "state": step_state(1, segments=memory.address),
         "angles": no_turn,
         "qkv": qkv,
         "stride": qkv.strides[0],

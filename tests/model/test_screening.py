@@ -175,6 +175,7 @@ def test_in_doubt_all_are_computed(comparisons: list[Comparison], bad: str) -> N
     np.testing.assert_array_equal(screened, full)
 
 
+@pytest.mark.thorough
 def test_low_bits_that_are_not_random_are_noticed() -> None:
     """As if 8 bits had been made from 4: the low bits of all weights are alike."""
     head = SampleHead.make("normal", GgmlType.Q8_0, 4003, 256, np.random.default_rng(0))
