@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
 
+from edgeqwen.cache import Sequence as KvSequence
 from edgeqwen.chat import Chat
 from edgeqwen.config import ModelConfig
 from edgeqwen.engine import LOGITS_TOKENS, Engine
-from edgeqwen.engine import Sequence as KvSequence
 from edgeqwen.errors import FileFormatError, OptionError
 from edgeqwen.generation import Answer, Generation, generate_pieces
 from edgeqwen.gguf_file import GgufFile

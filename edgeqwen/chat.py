@@ -12,7 +12,7 @@ from edgeqwen.sampling import SamplingOptions
 from edgeqwen.shared_engine import SharedEngine
 
 if TYPE_CHECKING:
-    from edgeqwen.engine import Sequence as KvSequence
+    from edgeqwen.cache import Sequence as KvSequence
     from edgeqwen.text.chat_template import ChatTemplate
     from edgeqwen.text.tokenizer import Tokenizer
 

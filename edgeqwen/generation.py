@@ -13,7 +13,7 @@ from edgeqwen.shared_engine import SharedEngine
 from edgeqwen.stop_strings import StopStrings
 
 if TYPE_CHECKING:
-    from edgeqwen.engine import Sequence as KvSequence
+    from edgeqwen.cache import Sequence as KvSequence
     from edgeqwen.text.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "eos", "cancelled"]

@@ -11,8 +11,8 @@ import numpy as np
 from edgeqwen.errors import ClosedError, EdgeqwenError
 
 if TYPE_CHECKING:
+    from edgeqwen.cache import Sequence as KvSequence
     from edgeqwen.engine import Engine
-    from edgeqwen.engine import Sequence as KvSequence
     from edgeqwen.sampling import Sampler
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeqwen.engine import PREFILL_TOKENS, STEPS, Engine, Sequence, warmup
+from edgeqwen.cache import Sequence
+from edgeqwen.engine import PREFILL_TOKENS, STEPS, Engine, warmup
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError, UnsupportedError
 from edgeqwen.gguf_file import GgufFile
 from tests.engines import F32_CACHE, open_engine, random_tokens, write_model

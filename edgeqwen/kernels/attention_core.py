@@ -136,9 +136,9 @@ def _multiply(attention, left, left_stride, stream, n_steps, out, out_stride, ad
 
 
 @inline_kernel
-def attend(
+def attend(  # type: ignore[no-untyped-def]
     attention, q, segments, offset, v_offset, first, end, limits, largest, sums, out, scores
-):  # type: ignore[no-untyped-def]
+):
     """Attends to positions [first, end); ``first`` is a multiple of 128.
 
     q float32 [rows][head_dim], times log2(e) / sqrt(head_dim); segments, offset, v_offset: where
