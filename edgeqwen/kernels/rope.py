@@ -16,7 +16,7 @@ from edgeqwen.kernels.attention_core import (
 )
 from edgeqwen.kernels.attention_types import SEGMENT, STREAM
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import (
     f32_from_bits,
     isa_of,
@@ -42,7 +42,7 @@ ANGLES = record(
 angles_view = record_view(ANGLES)
 
 
-@kernel
+@exact_kernel
 def angles(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Computes the cosines and sines of one token: chunk = token."""
     a = angles_view(args)
@@ -70,7 +70,7 @@ ROPE = record(
 rope_view = record_view(ROPE)
 
 
-@kernel
+@exact_kernel
 def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Rotates one token's queries in place and its keys into the cache: chunk = token."""
     a = rope_view(args)
