@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from edgeqwen.cache import Sequence as KvSequence
 from edgeqwen.chat import Chat
+from edgeqwen.chat_memory import ChatMemory
 from edgeqwen.config import ModelConfig
 from edgeqwen.engine import LOGITS_TOKENS, Engine
 from edgeqwen.errors import FileFormatError, OptionError
@@ -21,6 +22,7 @@ from edgeqwen.options import (
     check_fits,
     positive_integer,
     sampling_options,
+    text_argument,
     token_ids,
 )
 from edgeqwen.sampling import SamplingOptions
@@ -165,15 +167,62 @@ class Model:
         )
         return Generation(answer, pieces)
 
-    def chat(self, system: str | None = None, **sampling: Unpack[SamplingKeywords]) -> Chat:
-        """Returns a new conversation.
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        session: str | Path | None = None,
+        rebuild: bool = False,
+        fork: bool = False,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Chat:
+        """Returns a conversation: a new one, or the one that a session holds.
 
-        ``system``: the system prompt; None leaves it to the model's template, which usually has
-        one. ``sampling``: defaults for every answer, as in ``generate``.
+        ``system``: the system prompt; None leaves it to the session, or else to the model's
+        template, which usually has one. ``session``: a file that keeps the conversation, made if
+        there is none; a process may be killed at any instant, and loses the step under way at most.
+        ``rebuild``: a session of another model or cache type, or a damaged one, is made anew: its
+        messages are read again. ``fork``: the conversation is copied into memory, and the file,
+        which may be open elsewhere, stays as it is. ``sampling``: defaults for every answer, as in
+        ``generate``.
+
+        Raises SessionError for a session that can't be continued, SessionLockedError for one that
+        is open elsewhere, DiskError where it can't be written, OptionError and ClosedError.
         """
         self._shared.check_open()
         options = sampling_options(self.sampling, sampling)
-        return Chat(self._shared, self.tokenizer, self.chat_template, options, system)
+        template = self.chat_template
+        if system is not None:
+            system = text_argument(system, "system")
+        memory, messages = self._memory(session, rebuild=rebuild, fork=fork)
+        if system is not None:
+            kept = messages[1:] if messages and messages[0]["role"] == "system" else messages
+            messages = [{"role": "system", "content": system}, *kept]
+        return Chat(self._shared, self.tokenizer, template, options, memory, messages)
+
+    def _memory(
+        self, session: str | Path | None, *, rebuild: bool, fork: bool
+    ) -> tuple[ChatMemory, list[dict[str, Any]]]:
+        """Returns the KV cache of a conversation and its messages."""
+        if session is None:
+            if rebuild or fork:
+                raise OptionError("rebuild and fork are about a session, and none is named")
+            return ChatMemory(self._shared), []
+        from edgeqwen.sessions import ChatSession, identity_of
+
+        def decode(tokens: Sequence[int]) -> str:
+            return self.tokenizer.decode(tokens, skip_special=True)
+
+        kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
+        if fork:
+            sequence = self._shared.new_sequence(kept.copied())
+            return ChatMemory(self._shared, sequence), kept.messages
+        try:
+            sequence = self._shared.new_sequence(kept.open(rebuild=rebuild))
+        except BaseException:
+            kept.close()
+            raise
+        return ChatMemory(self._shared, sequence, kept), kept.messages
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeqwen.cache import CacheLayout, Sequence
+from edgeqwen.cache import CacheLayout, Sequence, Store
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
@@ -131,10 +131,18 @@ class Engine:
         """
         self._weights.wait(progress)
 
-    def new_sequence(self) -> Sequence:
-        """Returns an empty sequence; it holds up to ``max_context`` tokens."""
+    def new_sequence(self, store: Store | None = None) -> Sequence:
+        """Returns an empty sequence in memory, or one that goes on with what a store holds.
+
+        It holds up to ``max_context`` tokens.
+        """
         self._check_open()
-        return Sequence(self._layout)
+        return Sequence(self._layout, store)
+
+    @property
+    def layout(self) -> CacheLayout:
+        """How keys and values lie in this model's sequences."""
+        return self._layout
 
     def prefill(
         self,
@@ -257,9 +265,9 @@ class Engine:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
             n_past = sequence.n_tokens
-            sequence.reserve(n_past + len(tokens))
+            segments = sequence.reserve(n_past + len(tokens))
             state["n_tokens"], state["n_past"] = len(tokens), n_past
-            state["tokens"], state["segments"] = tokens.ctypes.data, sequence.table
+            state["tokens"], state["segments"] = tokens.ctypes.data, segments
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.extend(tokens.tolist())
             if name == "screened":

@@ -37,8 +37,15 @@ class FakeSequence:
         assert not self.closed
         del self.tokens[n:]
 
+    def fork(self) -> "FakeSequence":
+        copy = FakeSequence()
+        copy.tokens, copy.prompt_end = list(self.tokens), self.prompt_end
+        return copy
+
     def close(self) -> None:
         self.closed = True
+
+    abandon = close
 
 
 class FakeEngine:
@@ -62,7 +69,7 @@ class FakeEngine:
         self.step_s = 0.0
         self.before_step: Callable[[], None] = lambda: None
 
-    def new_sequence(self) -> FakeSequence:
+    def new_sequence(self, store: object = None) -> FakeSequence:
         self.sequences.append(FakeSequence())
         return self.sequences[-1]
 

@@ -1,0 +1,64 @@
+"""The messages of a conversation as a session file keeps them, beside the tokens."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeqwen.errors import SessionError
+from edgeqwen.text.messages import plain_messages
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The messages, and of an answer under way where it begins.
+
+    While the last message is being answered, ``n_prompt`` tokens of the session are the prompt,
+    and what follows is the answer, as long as the session counts ``edits`` edits.
+    """
+
+    messages: list[dict[str, Any]]
+    n_prompt: int | None = None
+    edits: int = 0
+
+    def encode(self) -> bytes:
+        """Returns it as JSON. Raises TemplateError for messages that are no plain data."""
+        messages = plain_messages(self.messages) if self.messages else []
+        told = {"version": _VERSION, "messages": messages}
+        if self.n_prompt is not None:
+            told["answering"] = {"prompt_tokens": self.n_prompt, "edits": self.edits}
+        return json.dumps(told, ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, source: object) -> "Transcript":
+        """Reads what ``encode`` wrote. Raises SessionError for anything else."""
+        if not data:
+            return cls([])
+        try:
+            told = json.loads(data)
+            if told["version"] != _VERSION:
+                raise ValueError(f"version {told['version']!r}, expected {_VERSION}")
+            messages = plain_messages(told["messages"]) if told["messages"] else []
+            answering = told.get("answering")
+            if answering is None:
+                return cls(messages)
+            return cls(messages, int(answering["prompt_tokens"]), int(answering["edits"]))
+        except Exception as error:
+            raise SessionError(
+                f"{source}: its messages can't be read: {error or type(error).__name__}; begin a "
+                "new session"
+            ) from error
+
+    def restored(self, partial_answer: str | None) -> list[dict[str, Any]]:
+        """Returns the messages, with what there is of an answer that was broken off."""
+        if partial_answer is None:
+            return self.messages
+        return [*self.messages, {"role": "assistant", "content": partial_answer}]
+
+    def answer_tokens(self, tokens: Sequence[int], edits: int) -> Sequence[int]:
+        """Returns which of a session's tokens are an answer that was broken off; often none."""
+        if self.n_prompt is None or self.edits != edits:
+            return []
+        return tokens[self.n_prompt :]
