@@ -25,6 +25,7 @@ from edgeqwen.options import (
     text_argument,
     token_ids,
 )
+from edgeqwen.reuse import DEFAULT_PREFIX_BYTES, Reuse
 from edgeqwen.sampling import SamplingOptions
 from edgeqwen.shared_engine import SharedEngine
 from edgeqwen.text.tokenizer import Tokenizer
@@ -40,6 +41,7 @@ def load(
     max_context: int | None = None,
     cache_type: str = "f16",
     full_head: bool = False,
+    prefix_cache: int | bool = True,
     progress: Callable[[int, int], None] | None = None,
     compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
@@ -52,6 +54,8 @@ def load(
     ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
     ``full_head``: computes all logits for every token, also where the likeliest are enough and a
     screen by the highest bits of the weights finds them in less time.
+    ``prefix_cache``: the states of long prompts are kept in the user's cache folder, where other
+    processes find them, in so many bytes; by default 4 GiB. False or 0 keeps and finds none.
     ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
     kernels, whose first use on a CPU takes time.
 
@@ -62,6 +66,9 @@ def load(
         n_threads = positive_integer(n_threads, "n_threads")
     if max_context is not None:
         max_context = positive_integer(max_context, "max_context")
+    limit = DEFAULT_PREFIX_BYTES if prefix_cache is True else int(prefix_cache)
+    if limit < 0:
+        raise OptionError(f"prefix_cache is {prefix_cache}: expected True, False or some bytes")
     if path is None:
         from edgeqwen import guide
 
@@ -89,7 +96,7 @@ def load(
             )
         engine.wait_until_loaded(progress)
         stack.pop_all()
-    return Model(engine, tokenizer, file, sampling)
+    return Model(engine, tokenizer, file, sampling, limit)
 
 
 class Model:
@@ -100,10 +107,17 @@ class Model:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, file: GgufFile, sampling: SamplingOptions
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        file: GgufFile,
+        sampling: SamplingOptions,
+        prefix_cache: int = 0,
     ) -> None:
+        """``prefix_cache``: bytes of the user's cache folder that long prompts may take."""
         self._file = file
         self._shared = SharedEngine(engine, name=str(file.path))
+        self._reuse = Reuse(engine, file, prefix_cache)
         self._template: ChatTemplate | None = None
         self.tokenizer = tokenizer
         self.sampling = sampling
@@ -163,7 +177,7 @@ class Model:
         )
         answer = Answer(len(request.prompt))
         pieces = generate_pieces(
-            self._shared, self.tokenizer, request, _OneUse(self._shared), answer
+            self._shared, self.tokenizer, request, _OneUse(self._shared, self._reuse), answer
         )
         return Generation(answer, pieces)
 
@@ -207,7 +221,7 @@ class Model:
         if session is None:
             if rebuild or fork:
                 raise OptionError("rebuild and fork are about a session, and none is named")
-            return ChatMemory(self._shared), []
+            return ChatMemory(self._shared, self._reuse), []
         from edgeqwen.sessions import ChatSession, identity_of
 
         def decode(tokens: Sequence[int]) -> str:
@@ -216,13 +230,13 @@ class Model:
         kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
         if fork:
             sequence = self._shared.new_sequence(kept.copied())
-            return ChatMemory(self._shared, sequence), kept.messages
+            return ChatMemory(self._shared, self._reuse, sequence), kept.messages
         try:
             sequence = self._shared.new_sequence(kept.open(rebuild=rebuild))
         except BaseException:
             kept.close()
             raise
-        return ChatMemory(self._shared, sequence, kept), kept.messages
+        return ChatMemory(self._shared, self._reuse, sequence, kept), kept.messages
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
@@ -255,7 +269,11 @@ class Model:
         return self._shared.logits_in_parts(ids, first, size=LOGITS_TOKENS, cancelled=cancelled)
 
     def close(self) -> None:
-        """Frees the weights and every KV cache, after the step under way. Idempotent."""
+        """Frees the weights and every KV cache, after the step under way. Idempotent.
+
+        Waits until long prompts are kept.
+        """
+        self._reuse.wait()
         self._shared.close()
         self._file.close()
 
@@ -276,13 +294,18 @@ class Model:
 
 
 class _OneUse:
-    """A fresh KV sequence for one generation, freed when it ends."""
+    """A KV sequence for one generation, freed when it ends."""
 
-    def __init__(self, shared: SharedEngine) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedEngine, reuse: Reuse) -> None:
+        self._shared, self._reuse = shared, reuse
+        self._n_prompt = self._n_reused = 0
 
     def acquire(self, prompt: Sequence[int]) -> tuple[KvSequence, int]:
-        return self._shared.new_sequence(), 0
+        sequence = self._shared.new_sequence(self._reuse.find(prompt, 0))
+        self._n_prompt, self._n_reused = len(prompt), sequence.n_tokens
+        return sequence, sequence.n_tokens
 
     def release(self, sequence: KvSequence) -> None:
+        if self._shared.holds(sequence):
+            self._reuse.keep(sequence, self._n_prompt, self._n_reused)
         self._shared.release(sequence)

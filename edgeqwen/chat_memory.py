@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeqwen.cache.tokens import common_prefix
+from edgeqwen.reuse import Reuse
 from edgeqwen.shared_engine import SharedEngine
 
 if TYPE_CHECKING:
@@ -20,10 +22,12 @@ class ChatMemory:
     def __init__(
         self,
         shared: SharedEngine,
+        reuse: Reuse | None = None,
         sequence: "KvSequence | None" = None,
         session: "ChatSession | None" = None,
     ) -> None:
-        self._shared, self._sequence, self._session = shared, sequence, session
+        self._shared, self._reuse = shared, reuse
+        self._sequence, self._session = sequence, session
 
     @property
     def path(self) -> Path | None:
@@ -35,12 +39,28 @@ class ChatMemory:
         return _Answering(self, messages)
 
     def sequence_for(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
-        """Returns the sequence, cut back to what it shares with a prompt, and how much that is."""
+        """Returns a sequence with a beginning of a prompt, and how long that is.
+
+        That is what the live sequence shares with the prompt, or what was kept of another one.
+        """
         sequence = self._held()
         # The last token is read again even if it is there: its logits are what is wanted.
         n_shared = common_prefix(sequence.tokens, prompt[:-1])
+        found = self._reuse.find(prompt, n_shared) if self._reuse is not None else None
+        if found is not None and self._session is None:
+            self._shared.release(sequence)
+            sequence = self._sequence = self._shared.new_sequence(found)
+            return sequence, sequence.n_tokens
         sequence.truncate(n_shared)
-        return sequence, n_shared
+        if found is not None:
+            sequence.go_on_with(found)
+            found.close()
+        return sequence, sequence.n_tokens
+
+    def read(self, sequence: "KvSequence", n_prompt: int, n_reused: int) -> None:
+        """Says that a prompt was read, so that it is kept for others if that took long."""
+        if self._reuse is not None and self._shared.holds(sequence):
+            self._reuse.keep(sequence, n_prompt, n_reused)
 
     def keep(self, messages: list[dict[str, Any]], n_prompt: int | None = None) -> None:
         """Has the session keep the messages, and seals it unless the last is being answered."""
@@ -54,8 +74,8 @@ class ChatMemory:
         """Returns a copy in memory."""
         sequence = self._sequence
         if sequence is None or not self._shared.holds(sequence):
-            return ChatMemory(self._shared)
-        return ChatMemory(self._shared, self._shared.fork(sequence))
+            return ChatMemory(self._shared, self._reuse)
+        return ChatMemory(self._shared, self._reuse, self._shared.fork(sequence))
 
     def drop(self) -> None:
         """Frees the sequence; a session's file is closed, and opened again when it is needed."""
@@ -77,20 +97,15 @@ class _Answering:
 
     def __init__(self, memory: ChatMemory, messages: list[dict[str, Any]]) -> None:
         self._memory, self._messages = memory, messages
+        self._n_prompt = self._n_reused = 0
 
     def acquire(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
         sequence, n_shared = self._memory.sequence_for(prompt)
+        self._n_prompt, self._n_reused = len(prompt), n_shared
         # A process that is killed from here on leaves the question, and what there is of an answer.
         self._memory.keep(self._messages, n_prompt=len(prompt))
         return sequence, n_shared
 
     def release(self, sequence: "KvSequence") -> None:
         """The sequence stays for the next turn."""
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Returns how many tokens two sequences begin with in common."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+        self._memory.read(sequence, self._n_prompt, self._n_reused)

@@ -14,6 +14,11 @@ def user_sessions() -> Path:
     return Path(platformdirs.user_data_dir("edgeqwen", appauthor=False)) / "sessions"
 
 
+def user_prefixes() -> Path:
+    """Returns the folder of prompts that were read before, within the user's cache."""
+    return user_cache() / "prefixes"
+
+
 def user_cache() -> Path:
     """Returns $EDGEQWEN_CACHE_DIR, or else the user's cache folder; it may not exist yet."""
     root = os.environ.get("EDGEQWEN_CACHE_DIR")

@@ -65,11 +65,12 @@ def refusals(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def write(handle: int, offset: int, data: bytes) -> None:
+def write(handle: int, offset: int, data: bytes | memoryview) -> None:
     """Writes all of the data. Raises OSError."""
     os.lseek(handle, offset, os.SEEK_SET)
-    while data:
-        data = data[os.write(handle, data) :]
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def boot_identity() -> bytes:

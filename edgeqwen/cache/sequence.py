@@ -67,14 +67,31 @@ class Sequence:
 
         Each may then be continued without the other. Raises OptionError and ClosedError.
         """
+        return Sequence(self.layout, self.copied(self.n_tokens if n_tokens is None else n_tokens))
+
+    def copied(self, n_tokens: int) -> MemoryStore:
+        """Returns the first ``n_tokens`` tokens, for another sequence. Raises like ``fork``."""
         self._check_open()
-        n = self.n_tokens if n_tokens is None else n_tokens
-        if not 0 <= n <= self.n_tokens:
-            raise OptionError(f"can't fork {n} tokens: the sequence holds {self.n_tokens}")
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise OptionError(f"can't copy {n_tokens} tokens: the sequence holds {self.n_tokens}")
         if isinstance(self._store, MemoryStore):
-            return Sequence(self.layout, self._store.fork(n))
+            return self._store.fork(n_tokens)
         # The owner of a file may write over what it takes away.
-        return Sequence(self.layout, MemoryStore.copy_of(self._store, self.layout, n))
+        return MemoryStore.copy_of(self._store, self.layout, n_tokens)
+
+    def go_on_with(self, other: MemoryStore) -> None:
+        """Appends what another store holds beyond this sequence's tokens, which it begins with.
+
+        Raises OptionError and DiskError when there is no room.
+        """
+        n, n_bytes = self.n_tokens, self.layout.segment_bytes
+        if other.layout != self.layout or other.tokens[:n] != self.tokens:
+            raise OptionError("this store doesn't go on where the sequence ends")
+        self.reserve(len(other.tokens))
+        # Also what is there of the first segment: of the same tokens, it is the same.
+        for i in range(n // SEGMENT, len(other.segments)):
+            self._store.segments[i].view(0, n_bytes)[:] = other.segments[i].view(0, n_bytes)
+        self.extend(other.tokens[n:])
 
     def seal(self) -> None:
         """Makes a session's file as safe as it can be; raises DiskError."""

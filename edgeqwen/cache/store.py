@@ -1,5 +1,6 @@
 """Store: where a sequence's tokens, keys and values are kept. In memory; a session is another."""
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -9,6 +10,11 @@ from numpy.typing import NDArray
 from edgeqwen.cache.layout import CacheLayout, n_segments
 from edgeqwen.cache.region import Region
 from edgeqwen.kernels.attention_types import SEGMENT
+
+# Reading so few tokens of a prompt takes no longer than finding and mapping them.
+WORTH_FINDING = SEGMENT
+# What took longer to read than this is kept for other processes.
+WORTH_KEEPING = 2 * SEGMENT
 
 
 class Segment(Protocol):
@@ -56,6 +62,7 @@ class SharedSegment:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
+        self._lock = threading.Lock()  # prompts are kept by another thread
         self.address = segment.address
         self.n_users = 1
 
@@ -65,14 +72,16 @@ class SharedSegment:
 
     def share(self) -> "SharedSegment":
         """Counts one user more, who calls ``close``, too."""
-        self.n_users += 1
+        with self._lock:
+            self.n_users += 1
         return self
 
     def close(self) -> None:
         """Gives the memory back when no user is left."""
-        self.n_users -= 1
-        if self.n_users == 0:
-            self._segment.close()
+        with self._lock:
+            self.n_users -= 1
+            if self.n_users == 0:
+                self._segment.close()
 
 
 class MemoryStore:
