@@ -1,5 +1,9 @@
 """``edgeqwen chat``: a conversation in the terminal."""
 
+from typing import Annotated
+
+import typer
+
 from edgeqwen.cli import options
 
 
@@ -7,10 +11,31 @@ def chat(
     model: options.ModelOrBuiltIn = None,
     max_tokens: options.MaxTokens = None,
     system: options.System = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep the conversation under a name, or in a file, and go on with it next time.",
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild",
+            help="Have a session of another model, or a damaged one, read again by this model.",
+        ),
+    ] = False,
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork", help="Go on with a copy of the session, which isn't kept, and may be in use."
+        ),
+    ] = False,
     stop: options.Stop = None,
     threads: options.Threads = None,
     context: options.Context = None,
     full_head: options.FullHead = False,
+    no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -26,13 +51,25 @@ def chat(
     """
     from edgeqwen.cli.conversation import Conversation
     from edgeqwen.cli.loading import load_model, named_or_built_in
+    from edgeqwen.cli.session_names import session_file
     from edgeqwen.cli.terminal import clean_line
 
+    if session is None and (rebuild or fork):
+        raise typer.BadParameter("--rebuild and --fork are about a session: add --session NAME")
     path = named_or_built_in(model)
-    with load_model(path, threads=threads, context=context, full_head=full_head) as loaded:
+    with load_model(
+        path,
+        threads=threads,
+        context=context,
+        full_head=full_head,
+        prefix_cache=not no_prefix_cache,
+    ) as loaded:
         conversation = Conversation(
             loaded.chat(
                 system,
+                session=None if session is None else session_file(session),
+                rebuild=rebuild,
+                fork=fork,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
@@ -47,5 +84,5 @@ def chat(
             stop=stop or (),
         )
         name = clean_line(loaded.config.name or path.name)
-        print(f"{name}: /help lists the commands.", flush=True)
+        print(f"{name}: {conversation.what_was_said()}/help lists the commands.", flush=True)
         conversation.run()

@@ -27,7 +27,12 @@ def named_or_built_in(model: Path | None) -> Path:
 
 
 def load_model(
-    path: Path, *, threads: int | None, context: int | None, full_head: bool = False
+    path: Path,
+    *,
+    threads: int | None,
+    context: int | None,
+    full_head: bool = False,
+    prefix_cache: bool = False,
 ) -> "Model":
     """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
     from edgeqwen import load
@@ -48,6 +53,7 @@ def load_model(
             n_threads=threads,
             max_context=context,
             full_head=full_head,
+            prefix_cache=prefix_cache,
             compiling=compiling,
             progress=progress,
         )

@@ -31,6 +31,13 @@ FullHead = Annotated[
         "--full-head", help="Compute the scores of all tokens, also where the likeliest do."
     ),
 ]
+NoPrefixCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-prefix-cache",
+        help="Neither keep long prompts for the next time nor look for those that were kept.",
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("-n", "--max-tokens", min=1, help="Tokens of an answer at most."),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeqwen.cache.store import WORTH_FINDING, WORTH_KEEPING, MemoryStore
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from edgeqwen.gguf_file import GgufFile
 
 DEFAULT_PREFIX_BYTES = 4 << 30
+
+
+def kept_prompts() -> list[tuple[Path, int, float]]:
+    """Returns what is kept of prompts, of all models: path, bytes, time of the last use."""
+    from edgeqwen.cache.prefix_store import stored_prefixes
+
+    return stored_prefixes(user_prefixes())
+
+
+def forget_prompts() -> tuple[int, int]:
+    """Deletes what is kept of prompts; returns how many and how many bytes that were."""
+    from edgeqwen.cache.prefix_store import clear_prefixes
+
+    return clear_prefixes(user_prefixes())
 
 
 class Reuse:

@@ -81,13 +81,38 @@ def test_regen_at_temperature_0_takes_another_and_says_so(
         return model
 
     monkeypatch.setattr(fake_program, "load", load_with_own)
-    with mock.patch.object(Chat, "send", autospec=True, side_effect=Chat.send) as send:
+    with (
+        mock.patch.object(Chat, "send", autospec=True, side_effect=Chat.send) as send,
+        mock.patch.object(Chat, "regenerate", autospec=True, side_effect=Chat.regenerate) as again,
+    ):
         lines = chat_with("hello\n/regen\n", *options, answer="fine")
-    first, second = (call.kwargs for call in send.call_args_list)
+    first, second = send.call_args.kwargs, again.call_args.kwargs
     assert "temperature" not in first
     assert second.get("temperature") == temperature
     said = "At temperature 0 the same answer would come again: this one is at temperature 0.7."
     assert lines[1:] == ["fine", *([said] if temperature else []), "fine"]
+
+
+def test_the_last_message_is_changed_and_taken_back() -> None:
+    lines = chat_with(
+        "/edit x\n/undo\none\ntwo\n/edit\n/edit three\n/stats\n/undo\n/undo\n/undo\n", answer="fine"
+    )
+    assert lines[1:7] == [
+        "There is no message yet.",
+        "There is no message yet.",
+        "fine",
+        "fine",
+        "/edit TEXT: what should it be?",
+        "fine",
+    ]
+    # "<|im_start|>user\n", one message and its answer are what the second turn still shares.
+    assert lines[7].startswith("prompt: ")
+    assert int(lines[7].split(" reused")[0].split()[-1]) > 20
+    assert lines[8:] == [
+        "The last message and its answer are forgotten.",
+        "The last message and its answer are forgotten.",
+        "There is no message yet.",
+    ]
 
 
 def test_control_characters_of_the_model_are_made_harmless() -> None:
