@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT, describe, n_usable_cpus
 from benchmarks.page_parts import DOCS, RESULTS, busy_text, origin_text, table, write_page
+from benchmarks.session_steps import ANSWER_TOKENS
 from benchmarks.synthetic import model_file
 
 LONG, SHORT = 30_000, 4_000
@@ -102,7 +103,7 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def page(report: dict[str, Any]) -> str:
     """Returns docs/session-speed.md."""
-    save, llama = report["save"], report["llama"]
+    llama = report["llama"]
     rows = []
     for name in ("long", "short"):
         made, opened = report[f"make_{name}"], report[f"open_{name}"]
@@ -135,9 +136,6 @@ def page(report: dict[str, Any]) -> str:
             f"{llama['prefill_s']:.1f} s",
         ],
     ]
-    first, again = report["prompt_first"], report["prompt_again"]
-    share = again["first_token_s"] / first["first_token_s"]
-    overhead = save["commit_s"] / save["kept_s"]
     return f"""# Sessions and kept prompts: figures
 
 {busy_text(report["machine"])}
@@ -153,10 +151,7 @@ A session is open at once; its pages come in as the next token's attention touch
 
 ## Keeping
 
-A committed token costs {1e6 * save["commit_s"]:.0f} µs, {100 * overhead:.2f} % of a step of
-{1e3 * save["kept_s"]:.1f} ms; a step in memory takes {1e3 * save["free_s"]:.1f} ms. At the end of an
-answer, checksums are computed and everything is written to the disk, in {1e3 * save["seal_s"]:.0f} ms
-for {64} tokens; nobody waits for the next token then.
+{keeping(report["save"])}
 
 ## Against llama.cpp
 
@@ -167,14 +162,34 @@ for {64} tokens; nobody waits for the next token then.
 
 ## Kept prompts
 
-A prompt of {report["n_short"]:,} tokens and a question: {first["first_token_s"]:.2f} s to the first
-token when it is read, {1e3 * again["first_token_s"]:.0f} ms in a later process with another question,
-{100 * share:.1f} % of it.
+{prompts(report)}
 
 ## How
 
 {origin_text(report, FIGURES)}
 """
+
+
+def keeping(save: dict[str, float]) -> str:
+    """Returns what it costs to keep a token."""
+    return (
+        f"A committed token costs {1e6 * save['commit_s']:.0f} µs, "
+        f"{100 * save['commit_s'] / save['kept_s']:.2f} % of a step of "
+        f"{1e3 * save['kept_s']:.1f} ms; in turn with it, a step in memory takes "
+        f"{1e3 * save['free_s']:.1f} ms. At the end of an answer, checksums are computed and "
+        f"everything is written to the disk, in {1e3 * save['seal_s']:.0f} ms for "
+        f"{ANSWER_TOKENS} tokens; nobody waits for the next token then."
+    )
+
+
+def prompts(report: dict[str, Any]) -> str:
+    """Returns what a prompt that was read before saves."""
+    first, again = (report[f"prompt_{name}"]["first_token_s"] for name in ("first", "again"))
+    return (
+        f"A prompt of {report['n_short']:,} tokens and a question: {first:.2f} s to the first "
+        f"token when it is read, {1e3 * again:.0f} ms in a later process with another question, "
+        f"{100 * again / first:.1f} % of it."
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ commits: a record in one of two slots (``edgeqwen.cache.session_format``). Takin
 committed into both slots before anything is written over them.
 """
 
-import dataclasses
 import mmap
 import os
 import shutil
@@ -63,15 +62,11 @@ class SessionFile:
         self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
         # In both slots: where one can't be read, it must not come back to life later. Tokens whose
         # keys and values were lost with the system are lost here.
-        self._write_both(
-            dataclasses.replace(
-                state.commit,
-                n_tokens=len(state.tokens),
-                tokens_crc=tokens_crc(state.tokens),
-                n_stored=min(state.commit.n_stored, len(state.tokens)),
-                boot=boot_identity(),
-            )
-        )
+        self._commit.n_tokens = len(state.tokens)
+        self._commit.tokens_crc = tokens_crc(state.tokens)
+        self._commit.n_stored = min(state.commit.n_stored, len(state.tokens))
+        self._commit.boot = boot_identity()
+        self._write_both()
 
     @classmethod
     def create(
@@ -166,15 +161,12 @@ class SessionFile:
             self.segments[index].tokens[inside : inside + len(part)] = part
             done += len(part)
         self.tokens.extend(tokens)
-        self._write(
-            dataclasses.replace(
-                self._commit,
-                n_tokens=len(self.tokens),
-                tokens_crc=tokens_crc(tokens, self._commit.tokens_crc),
-                segments=tuple(segment.extent.first for segment in self.segments),
-                time=time.time(),
-            )
-        )
+        commit = self._commit
+        commit.n_tokens = len(self.tokens)
+        commit.tokens_crc = tokens_crc(tokens, commit.tokens_crc)
+        if len(commit.segments) != len(self.segments):
+            commit.segments = tuple(segment.extent.first for segment in self.segments)
+        self._write()
 
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
@@ -182,17 +174,13 @@ class SessionFile:
             return
         del self.tokens[n_tokens:]
         kept = self.segments[: n_segments(n_tokens)]
-        self._write_both(
-            dataclasses.replace(
-                self._commit,
-                n_tokens=n_tokens,
-                tokens_crc=tokens_crc(self.tokens),
-                n_stored=min(self._commit.n_stored, n_tokens),
-                edits=self._commit.edits + 1,
-                segments=tuple(segment.extent.first for segment in kept),
-                time=time.time(),
-            )
-        )
+        commit = self._commit
+        commit.n_tokens = n_tokens
+        commit.tokens_crc = tokens_crc(self.tokens)
+        commit.n_stored = min(commit.n_stored, n_tokens)
+        commit.edits += 1
+        commit.segments = tuple(segment.extent.first for segment in kept)
+        self._write_both()
         for segment in self.segments[len(kept) :]:
             segment.close()
         self.segments = kept
@@ -211,15 +199,10 @@ class SessionFile:
             extent = self._allocate(units(len(data)))
             with refusals(self.path):
                 write(self._handle, extent.offset, data)
-        self._write_both(
-            dataclasses.replace(
-                self._commit,
-                transcript_unit=extent.first if extent else 0,
-                transcript_bytes=len(data),
-                transcript_crc=zlib.crc32(data),
-                time=time.time(),
-            )
-        )
+        commit = self._commit
+        commit.transcript_unit = extent.first if extent else 0
+        commit.transcript_bytes, commit.transcript_crc = len(data), zlib.crc32(data)
+        self._write_both()
 
     def seal(self) -> None:
         """Computes the checksums of what has none, and writes everything to the disk.
@@ -236,7 +219,8 @@ class SessionFile:
                 segment.seal[0] = n
                 segment.flush()
             if self._commit.n_stored != len(self.tokens):
-                self._write_both(dataclasses.replace(self._commit, n_stored=len(self.tokens)))
+                self._commit.n_stored = len(self.tokens)
+                self._write_both()
             os.fsync(self._handle)
             self._head.flush()
 
@@ -270,14 +254,15 @@ class SessionFile:
         allocate(self._handle, extent.offset, size, self.path)
         return extent
 
-    def _write(self, commit: Commit) -> None:
+    def _write(self) -> None:
         """Writes the next record, into the slot that doesn't hold the newest."""
-        commit = dataclasses.replace(commit, number=self._commit.number + 1)
+        commit = self._commit
+        commit.number += 1
         data = commit.encode()
         start = SLOTS[commit.number % 2] * UNIT_BYTES
         self._head[start : start + len(data)] = data
-        self._commit = commit
 
-    def _write_both(self, commit: Commit) -> None:
-        self._write(commit)
-        self._write(commit)
+    def _write_both(self) -> None:
+        self._commit.time = time.time()
+        self._write()
+        self._write()

@@ -9,6 +9,7 @@ units: segments (256 token ids, a seal, 256 positions of keys and values), and t
 All numbers are little-endian.
 """
 
+import functools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ class Extent:
         return self.first + self.n_units
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commit:
     """One commit record: the state of the session after a step.
 
@@ -177,7 +178,7 @@ class Commit:
             self.transcript_crc,
             len(self.segments),
             self.time,
-        ) + struct.pack(f"<{len(self.segments)}I", *self.segments)
+        ) + _packed(self.segments)
         size = struct.pack("<I", _RECORD_HEAD.size + len(body))
         return struct.pack("<I", zlib.crc32(body, zlib.crc32(size))) + size + body
 
@@ -237,6 +238,12 @@ def free_extent(used: Sequence[Extent], n_units: int) -> Extent:
             break
         end = max(end, extent.end)
     return Extent(end, n_units)
+
+
+@functools.lru_cache(maxsize=4)
+def _packed(segments: tuple[int, ...]) -> bytes:
+    # The same for many records, one after the other.
+    return struct.pack(f"<{len(segments)}I", *segments)
 
 
 def _cut(text: str, n_bytes: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ def token_ids(segments: Sequence[MappedSegment], n_tokens: int) -> list[int]:
 
 def tokens_crc(tokens: Sequence[int], before: int = 0) -> int:
     """Returns the CRC-32 of ids as int32, behind others whose CRC-32 is ``before``."""
-    return zlib.crc32(np.array(tokens, "<i4").tobytes(), before)
+    return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens), before)
 
 
 def _are_sound(state: SessionState, vocab_size: int) -> bool:
