@@ -1,10 +1,10 @@
 """Loading a model, and what an application then holds: ``Model``."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
@@ -38,6 +38,7 @@ def load(
     max_context: int | None = None,
     cache_type: str = "f16",
     full_head: bool = False,
+    rope_scaling: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
@@ -50,6 +51,9 @@ def load(
     ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
     ``full_head``: computes all logits for every token, also where the likeliest are enough and a
     screen by the highest bits of the weights finds them in less time.
+    ``rope_scaling``: makes the context longer than the model was trained for, where the file
+    doesn't do so by itself; in the words of a config.json, {"rope_type": "yarn", "factor": 4.0}
+    for four times as long. It changes the answers to short texts, too, if little.
     ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
     kernels, whose first use on a CPU takes time.
 
@@ -72,6 +76,7 @@ def load(
             max_context=max_context,
             cache_type=cache_type,
             full_head=full_head,
+            rope_scaling=rope_scaling,
             pack=False,
         )
         stack.callback(engine.close)

@@ -74,6 +74,11 @@ class Sequence:
             segment.close()
         del self._segments[n_segments(n_tokens) + 1 :]
 
+    def forget(self, first: int, n: int) -> None:
+        """Removes ``n`` tokens from ``first`` on, over whose places the later ones were moved."""
+        del self.tokens[first : first + n]
+        self.truncate(len(self.tokens))
+
     def close(self) -> None:
         """Frees the KV cache."""
         self._closed = True
