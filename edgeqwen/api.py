@@ -170,15 +170,30 @@ class Model:
         )
         return Generation(answer, pieces)
 
-    def chat(self, system: str | None = None, **sampling: Unpack[SamplingKeywords]) -> Chat:
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        context_shift: bool = False,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Chat:
         """Returns a new conversation.
 
         ``system``: the system prompt; None leaves it to the model's template, which usually has
-        one. ``sampling``: defaults for every answer, as in ``generate``.
+        one. ``context_shift``: forgets the oldest turns after the first when the context is full;
+        otherwise an answer ends there, and the next message is refused. ``sampling``: defaults for
+        every answer, as in ``generate``.
         """
         self._shared.check_open()
         options = sampling_options(self.sampling, sampling)
-        return Chat(self._shared, self.tokenizer, self.chat_template, options, system)
+        return Chat(
+            self._shared,
+            self.tokenizer,
+            self.chat_template,
+            options,
+            system,
+            context_shift=context_shift,
+        )
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
@@ -209,6 +224,14 @@ class Model:
         if not 0 <= first < len(ids):
             raise OptionError(f"first is {first}: expected a row from 0 to {len(ids) - 1}")
         return self._shared.logits_in_parts(ids, first, size=LOGITS_TOKENS, cancelled=cancelled)
+
+    def cache_bytes(self, n_tokens: int | None = None) -> int:
+        """Returns the bytes of memory that the keys and values of so many tokens take.
+
+        None: of the whole context. They are taken as tokens come, 256 at a time.
+        """
+        n = self.engine.max_context if n_tokens is None else positive_integer(n_tokens, "n_tokens")
+        return self.engine.cache_bytes(n)
 
     def close(self) -> None:
         """Frees the weights and every KV cache, after the step under way. Idempotent."""
@@ -242,3 +265,6 @@ class _OneUse:
 
     def release(self, sequence: KvSequence) -> None:
         self._shared.release(sequence)
+
+    def make_room(self, sequence: KvSequence) -> bool:
+        return False
