@@ -10,6 +10,8 @@ def chat(
     stop: options.Stop = None,
     threads: options.Threads = None,
     context: options.Context = None,
+    yarn: options.Yarn = None,
+    context_shift: options.ContextShift = False,
     full_head: options.FullHead = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -24,15 +26,20 @@ def chat(
 
     Without a terminal, every line of standard input is answered until it ends.
     """
+    from edgeqwen.cli.context_memory import tell_of_context
     from edgeqwen.cli.conversation import Conversation
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.terminal import clean_line
 
     path = named_or_built_in(model)
-    with load_model(path, threads=threads, context=context, full_head=full_head) as loaded:
+    with load_model(
+        path, threads=threads, context=context, full_head=full_head, yarn=yarn
+    ) as loaded:
+        tell_of_context(loaded, asked_for=(context or yarn) is not None)
         conversation = Conversation(
             loaded.chat(
                 system,
+                context_shift=context_shift,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,

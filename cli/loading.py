@@ -27,9 +27,14 @@ def named_or_built_in(model: Path | None) -> Path:
 
 
 def load_model(
-    path: Path, *, threads: int | None, context: int | None, full_head: bool = False
+    path: Path,
+    *,
+    threads: int | None,
+    context: int | None,
+    full_head: bool = False,
+    yarn: float | None = None,
 ) -> "Model":
-    """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
+    """Loads a GGUF file; raises what ``edgeqwen.load`` raises. ``yarn``: a factor, or None."""
     from edgeqwen import load
 
     # The first use of a model on a CPU compiles for some seconds: it shows here, and not as a
@@ -48,6 +53,7 @@ def load_model(
             n_threads=threads,
             max_context=context,
             full_head=full_head,
+            rope_scaling=None if yarn is None else {"rope_type": "yarn", "factor": yarn},
             compiling=compiling,
             progress=progress,
         )

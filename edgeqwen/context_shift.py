@@ -26,8 +26,9 @@ class Forgotten:
         """Returns where the tokens were that are left out, as (first, n).
 
         Turns begin alike (``<|im_start|>user``); what the first of those left out shares with the
-        first that stays counts as staying, for the tokens are the same either way. None where the rest is other tokens than it was: a template may render a message otherwise
-        when others are gone.
+        first that stays counts as staying, for the tokens are the same either way. None where the
+        rest is other tokens than it was: a template may render a message otherwise when others are
+        gone.
         """
         n = len(self.before) - len(self.after)
         first = common_prefix(self.before, self.after)

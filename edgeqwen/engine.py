@@ -108,6 +108,11 @@ class Engine:
         """What a token costs this model, for comparisons with what the machine can do."""
         return count_work(self.config, self._weights, self._layout)
 
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of memory that the matrices take."""
+        return self._weights.tile_bytes
+
     def cache_bytes(self, n_tokens: int) -> int:
         """Returns the bytes that the keys and values of so many tokens take."""
         return n_segments(n_tokens) * self._layout.segment_bytes

@@ -56,6 +56,7 @@ class FakeEngine:
         self.max_context = max_context
         self.n_threads = 1
         self.work = Work(1_000_000, 2_000_000, 0, 4_000, 8_000)
+        self.weight_bytes = 1_000_000
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
         self.shifts: list[tuple[int, int]] = []
