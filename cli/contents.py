@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.cli.terminal import clean_line, size_text
 from edgeqwen.ggml_types import BITS_IN_MEMORY, GgmlType
 
@@ -32,7 +31,7 @@ def as_fields(
         "tensor_bytes": n_bytes,
         "bits_per_weight": _bits(n_bytes, n_weights),
         "config": dataclasses.asdict(config) if config is not None else None,
-        "cache_bytes_per_token": _cache_bytes(config, 1) if config is not None else None,
+        "cache_bytes_per_token": _bytes_per_token(config) if config is not None else None,
         "problem": str(problem) if problem is not None else None,
         "metadata": {key: _json_value(value) for key, value in file.metadata.items()},
         "types": [
@@ -73,8 +72,8 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
         lines += [
             "",
             f"A context of {config.max_context} tokens takes up to "
-            f"{size_text(_cache_bytes(config, config.max_context))} of memory when it runs, "
-            f"{size_text(_cache_bytes(config, 1))} for each token.",
+            f"{size_text(config.max_context * _bytes_per_token(config))} of memory when it runs, "
+            f"{size_text(_bytes_per_token(config))} for each token.",
         ]
     else:
         lines += [f"  none that edgeqwen can run: {clean_line(str(problem))}"]
@@ -102,9 +101,12 @@ def _total(file: "GgufFile") -> tuple[int, int]:
     return sum(math.prod(t.shape) for t in tensors), sum(t.n_bytes for t in tensors)
 
 
-def _cache_bytes(config: "ModelConfig", n_tokens: int) -> int:
-    """Returns what keys and values take, as they are kept unless somebody asks for others."""
-    return n_tokens * CacheLayout.of(config, "f16").bytes_per_token
+def _bytes_per_token(config: "ModelConfig") -> int:
+    """Returns what a token's keys and values take, unless somebody asks for another type."""
+    # Late: nothing else that is shown of a file needs it.
+    from edgeqwen.engine import token_bytes
+
+    return token_bytes(config)
 
 
 def _bits(n_bytes: int, n_weights: int) -> float | None:

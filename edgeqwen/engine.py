@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeqwen.cache import CacheLayout, Sequence
 from edgeqwen.cache.layout import n_segments
+from edgeqwen.config import ModelConfig
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
@@ -363,6 +364,11 @@ class Engine:
             n_logits=n_logits,
             screen_bytes=self._screen.memory.n_bytes,
         )
+
+
+def token_bytes(config: ModelConfig, cache_type: str = "f16") -> int:
+    """Returns the bytes that a token's keys and values take."""
+    return CacheLayout.of(config, cache_type).bytes_per_token
 
 
 def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:
