@@ -60,10 +60,12 @@ class Turns:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Returns the tokens of all messages but the forgotten ones."""
-        if self._start(messages) == 0:
+        start = self._start(messages)
+        if start == 0:
             return self._encode(messages)
         end = self._end_of_head(messages, _questions(messages))
-        return self._encode([*messages[:end], *messages[self._start(messages) :]])
+        # Whoever edits the messages may bring the two together, or past each other.
+        return self._encode([*messages[:end], *messages[max(start, end) :]])
 
     def to_forget(self, messages: Sequence[Message], n_tokens: int) -> Forgotten | None:
         """Chooses turns to be forgotten where prompt and answer have ``n_tokens`` so far.

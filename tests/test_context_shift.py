@@ -208,6 +208,18 @@ def test_turns_know_what_was_forgotten_by_the_first_that_is_kept() -> None:
     assert turns.n_forgotten([dict(message) for message in messages]) == 0
 
 
+def test_turns_that_were_deleted_are_not_told_twice() -> None:
+    chat, _, seen = chatting(12, max_context=300)
+    first_kept = 3 + 2 * seen[-1]
+    assert chat._turns.prompt(chat.messages) == encode(
+        [*chat.messages[:3], *chat.messages[first_kept:]]
+    )
+    for first in (3, 1):  # without those that were forgotten; without the first turn, too
+        left = [*chat.messages[:first], *chat.messages[first_kept:]]
+        assert chat._turns.prompt(left) == encode(left)
+        assert chat._turns.n_forgotten(left) == 0
+
+
 def test_a_real_engine_goes_on(tmp_path: Any) -> None:
     """Shifts in the middle of answers and between them; the logits stay finite."""
     path = write_model(tmp_path / "tiny.gguf", types="Q8_0", max_context=300)
