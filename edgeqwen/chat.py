@@ -112,6 +112,8 @@ class Chat:
 
     def _advice(self) -> str:
         """Returns what can be done about a conversation that is too long, beside the usual."""
+        if not any(message.get("role") == "user" for message in self.messages):
+            return ""
         if self._context_shift:
             return "; no more turns can be forgotten"
         return ", or let the oldest turns be forgotten (context_shift, --context-shift)"
@@ -163,7 +165,6 @@ class _Memory:
             return
         n_known = common_prefix(sequence.tokens, forgotten.before)
         if n_known > sum(place):
-            sequence.truncate(n_known)
             self._shared.shift(sequence, *place)
 
     def shift(self, sequence: "KvSequence", first: int, n: int) -> None:

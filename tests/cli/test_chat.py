@@ -163,6 +163,8 @@ def test_context_shift_forgets_turns_and_says_so() -> None:
 def test_a_message_too_long_for_the_context_at_a_terminal() -> None:
     with Terminal("chat", "x.gguf", "-c", "60", FAKE_SCRIPT="fine") as terminal:
         terminal.wait_for("> ")
+        terminal.press("hello\n")
+        terminal.wait_for("> ")
         terminal.press("x" * 60 + "\n")
         terminal.wait_for("(context_shift, --context-shift); /clear begins anew")
         terminal.wait_for("> ")
