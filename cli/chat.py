@@ -34,6 +34,8 @@ def chat(
     stop: options.Stop = None,
     threads: options.Threads = None,
     context: options.Context = None,
+    yarn: options.Yarn = None,
+    context_shift: options.ContextShift = False,
     full_head: options.FullHead = False,
     no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
@@ -49,6 +51,7 @@ def chat(
 
     Without a terminal, every line of standard input is answered until it ends.
     """
+    from edgeqwen.cli.context_memory import tell_of_context
     from edgeqwen.cli.conversation import Conversation
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.session_names import session_file
@@ -62,14 +65,17 @@ def chat(
         threads=threads,
         context=context,
         full_head=full_head,
+        yarn=yarn,
         prefix_cache=not no_prefix_cache,
     ) as loaded:
+        tell_of_context(loaded, asked_for=(context or yarn) is not None)
         conversation = Conversation(
             loaded.chat(
                 system,
                 session=None if session is None else session_file(session),
                 rebuild=rebuild,
                 fork=fork,
+                context_shift=context_shift,
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,

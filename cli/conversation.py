@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from edgeqwen.cli.answers import PromptProgress, show, stats_line
-from edgeqwen.cli.terminal import clean_line, error_line, valid_unicode
-from edgeqwen.errors import EdgeqwenError
+from edgeqwen.cli.answers import PromptProgress, cut_short, ended_with_context, show, stats_line
+from edgeqwen.cli.terminal import clean_line, error_line, note_line, valid_unicode
+from edgeqwen.errors import ContextFullError, EdgeqwenError
 
 if TYPE_CHECKING:
     from edgeqwen import Chat, Generation
@@ -73,7 +73,8 @@ class Conversation:
             except EdgeqwenError as error:
                 if not self._interactive:
                     raise
-                error_line(str(error))
+                advice = "; /clear begins anew" if isinstance(error, ContextFullError) else ""
+                error_line(f"{error}{advice}")
             except KeyboardInterrupt:
                 if not self._interactive:
                     raise
@@ -174,15 +175,19 @@ class Conversation:
     ) -> None:
         """Shows an answer while it comes."""
         progress = PromptProgress()
+        n_forgotten = self._chat.n_forgotten
         generation = answer(progress=progress, **self._options, **sampling)
         self._last = generation
         show(generation, progress)
-        if not self._interactive:
-            if generation.finish_reason == "cancelled":
-                raise KeyboardInterrupt
-        elif generation.finish_reason == "length":
-            n_tokens = generation.stats.n_generated
-            why = (
-                "--max-tokens" if n_tokens == self._options["max_tokens"] else "the context is full"
+        if (n := self._chat.n_forgotten - n_forgotten) > 0:
+            turns = f"{n} earlier turns are" if n > 1 else "an earlier turn is"
+            note_line(f"(the context was full: {turns} forgotten)")
+        if ended_with_context(generation, self._options["max_tokens"]):
+            note_line(
+                f"({cut_short(generation)}; /clear begins anew, --context sets a longer one, "
+                "--context-shift goes on without the oldest turns)"
             )
-            print(f"(cut after {n_tokens} tokens: {why})")
+        elif self._interactive and generation.finish_reason == "length":
+            print(f"(cut after {generation.stats.n_generated} tokens: --max-tokens)")
+        if not self._interactive and generation.finish_reason == "cancelled":
+            raise KeyboardInterrupt

@@ -25,6 +25,23 @@ Context = Annotated[
         "-c", "--context", min=1, help="Tokens of context; by default as many as the model has."
     ),
 ]
+Yarn = Annotated[
+    float | None,
+    typer.Option(
+        "--yarn",
+        min=1,
+        max=1024,
+        metavar="FACTOR",
+        help="Make the context this many times as long as in the training, by YaRN.",
+    ),
+]
+ContextShift = Annotated[
+    bool,
+    typer.Option(
+        "--context-shift",
+        help="Forget the oldest turns after the first when the context is full.",
+    ),
+]
 FullHead = Annotated[
     bool,
     typer.Option(

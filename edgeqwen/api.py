@@ -1,7 +1,7 @@
 """Loading a model, and what an application then holds: ``Model``."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -42,6 +42,7 @@ def load(
     cache_type: str = "f16",
     full_head: bool = False,
     prefix_cache: int | bool = True,
+    rope_scaling: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
@@ -56,6 +57,9 @@ def load(
     screen by the highest bits of the weights finds them in less time.
     ``prefix_cache``: the states of long prompts are kept in the user's cache folder, where other
     processes find them, in so many bytes; by default 4 GiB. False or 0 keeps and finds none.
+    ``rope_scaling``: makes the context longer than the model was trained for, where the file
+    doesn't do so by itself; in the words of a config.json, {"rope_type": "yarn", "factor": 4.0}
+    for four times as long. It changes the answers to short texts, too, if little.
     ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
     kernels, whose first use on a CPU takes time.
 
@@ -81,6 +85,7 @@ def load(
             max_context=max_context,
             cache_type=cache_type,
             full_head=full_head,
+            rope_scaling=rope_scaling,
             pack=False,
         )
         stack.callback(engine.close)
@@ -188,6 +193,7 @@ class Model:
         session: str | Path | None = None,
         rebuild: bool = False,
         fork: bool = False,
+        context_shift: bool = False,
         **sampling: Unpack[SamplingKeywords],
     ) -> Chat:
         """Returns a conversation: a new one, or the one that a session holds.
@@ -197,8 +203,9 @@ class Model:
         there is none; a process may be killed at any instant, and loses the step under way at most.
         ``rebuild``: a session of another model or cache type, or a damaged one, is made anew: its
         messages are read again. ``fork``: the conversation is copied into memory, and the file,
-        which may be open elsewhere, stays as it is. ``sampling``: defaults for every answer, as in
-        ``generate``.
+        which may be open elsewhere, stays as it is. ``context_shift``: forgets the oldest turns
+        after the first when the context is full; otherwise an answer ends there, and the next
+        message is refused. ``sampling``: defaults for every answer, as in ``generate``.
 
         Raises SessionError for a session that can't be continued, SessionLockedError for one that
         is open elsewhere, DiskError where it can't be written, OptionError and ClosedError.
@@ -208,20 +215,30 @@ class Model:
         template = self.chat_template
         if system is not None:
             system = text_argument(system, "system")
-        memory, messages = self._memory(session, rebuild=rebuild, fork=fork)
+        memory, messages, first_kept = self._memory(session, rebuild=rebuild, fork=fork)
         if system is not None:
-            kept = messages[1:] if messages and messages[0]["role"] == "system" else messages
-            messages = [{"role": "system", "content": system}, *kept]
-        return Chat(self._shared, self.tokenizer, template, options, memory, messages)
+            has_system = bool(messages) and messages[0]["role"] == "system"
+            messages = [{"role": "system", "content": system}, *messages[int(has_system) :]]
+            first_kept += int(bool(first_kept) and not has_system)
+        return Chat(
+            self._shared,
+            self.tokenizer,
+            template,
+            options,
+            memory,
+            messages,
+            first_kept=first_kept,
+            context_shift=context_shift,
+        )
 
     def _memory(
         self, session: str | Path | None, *, rebuild: bool, fork: bool
-    ) -> tuple[ChatMemory, list[dict[str, Any]]]:
-        """Returns the KV cache of a conversation and its messages."""
+    ) -> tuple[ChatMemory, list[dict[str, Any]], int]:
+        """Returns the KV cache of a conversation, its messages, and the first after a gap."""
         if session is None:
             if rebuild or fork:
                 raise OptionError("rebuild and fork are about a session, and none is named")
-            return ChatMemory(self._shared, self._reuse), []
+            return ChatMemory(self._shared, self._reuse), [], 0
         from edgeqwen.sessions import ChatSession, identity_of
 
         def decode(tokens: Sequence[int]) -> str:
@@ -230,13 +247,15 @@ class Model:
         kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
         if fork:
             sequence = self._shared.new_sequence(kept.copied())
-            return ChatMemory(self._shared, self._reuse, sequence), kept.messages
+            memory = ChatMemory(self._shared, self._reuse, sequence)
+            return memory, kept.messages, kept.first_kept
         try:
             sequence = self._shared.new_sequence(kept.open(rebuild=rebuild))
         except BaseException:
             kept.close()
             raise
-        return ChatMemory(self._shared, self._reuse, sequence, kept), kept.messages
+        memory = ChatMemory(self._shared, self._reuse, sequence, kept)
+        return memory, kept.messages, kept.first_kept
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
@@ -267,6 +286,14 @@ class Model:
         if not 0 <= first < len(ids):
             raise OptionError(f"first is {first}: expected a row from 0 to {len(ids) - 1}")
         return self._shared.logits_in_parts(ids, first, size=LOGITS_TOKENS, cancelled=cancelled)
+
+    def cache_bytes(self, n_tokens: int | None = None) -> int:
+        """Returns the bytes of memory that the keys and values of so many tokens take.
+
+        None: of the whole context. They are taken as tokens come, 256 at a time.
+        """
+        n = self.engine.max_context if n_tokens is None else positive_integer(n_tokens, "n_tokens")
+        return self.engine.cache_bytes(n)
 
     def close(self) -> None:
         """Frees the weights and every KV cache, after the step under way. Idempotent.
@@ -309,3 +336,6 @@ class _OneUse:
         if self._shared.holds(sequence):
             self._reuse.keep(sequence, self._n_prompt, self._n_reused)
         self._shared.release(sequence)
+
+    def make_room(self, sequence: KvSequence) -> bool:
+        return False

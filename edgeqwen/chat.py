@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from edgeqwen.chat_memory import ChatMemory
+from edgeqwen.chat_memory import AnswerMemory, ChatMemory
+from edgeqwen.context_shift import Turns
 from edgeqwen.errors import EdgeqwenError, OptionError
 from edgeqwen.generation import Answer, Generation, generate_pieces
 from edgeqwen.options import Request, SamplingKeywords, sampling_options, text_argument
@@ -39,6 +40,8 @@ class Chat:
 
     Of a chat with a session, the file holds the messages and the KV cache: what was said before a
     failure, also in the middle of an answer, is there when it is opened again.
+    With ``context_shift``, a conversation that fills the context goes on without its oldest turns
+    after the first; ``messages`` stays complete.
     """
 
     def __init__(
@@ -49,12 +52,22 @@ class Chat:
         sampling: SamplingOptions,
         memory: ChatMemory,
         messages: list[dict[str, Any]],
+        *,
+        first_kept: int = 0,
+        context_shift: bool = False,
     ) -> None:
+        """``first_kept``: the first message after turns that were forgotten; 0: none were."""
         self._shared = shared
         self._tokenizer = tokenizer
-        self._template = template
         self._sampling = sampling
+        self._template = template
         self._memory = memory
+        self._context_shift = context_shift
+        self._turns = Turns(
+            lambda messages: template.encode(tokenizer, messages), shared.engine.max_context
+        )
+        self._turns.forget_before(messages[first_kept] if first_kept else None)
+        memory.turns = self._turns
         self._running: weakref.ref[Generation] | None = None
         self._lock = threading.Lock()
         self.messages = messages
@@ -63,6 +76,11 @@ class Chat:
     def session(self) -> Path | None:
         """The file that the conversation is kept in, if it is."""
         return self._memory.path
+
+    @property
+    def n_forgotten(self) -> int:
+        """How many turns (a question and its answer) the model doesn't see any more."""
+        return self._turns.n_forgotten(self.messages)
 
     def send(self, text: str, **options: Unpack[AnswerKeywords]) -> Generation:
         """Returns the answer to a message; iterate over it for the pieces of its text.
@@ -127,6 +145,8 @@ class Chat:
                 self._sampling,
                 self._memory.fork(),
                 [dict(message) for message in self.messages],
+                first_kept=self._turns.first_kept(self.messages),
+                context_shift=self._context_shift,
             )
 
     def _answer(
@@ -139,18 +159,24 @@ class Chat:
         with self._lock:
             self._shared.check_open()
             self._end_running()
-            before = self.messages if place is None else self.messages[:place]
-            prompt = self._template.encode(self._tokenizer, [*before, message])
+            messages = [*(self.messages if place is None else self.messages[:place]), message]
+            prompt, forgotten = self._turns.prompt(messages), None
+            max_context = self._shared.engine.max_context
+            if self._context_shift and len(prompt) >= max_context:
+                forgotten = self._turns.to_forget(messages, len(prompt))
+                prompt = forgotten.after if forgotten is not None else prompt
             request = Request.checked(
                 prompt,
                 sampling_options(self._sampling, sampling),  # type: ignore[arg-type]
-                max_context=self._shared.engine.max_context,
+                max_context=max_context,
                 max_tokens=max_tokens,
                 stop=stop,
                 progress=progress,
+                too_long=self._advice(),
             )
             answer = Answer(len(prompt))
-            source = self._memory.answering([*before, message])
+            turns = self._turns if self._context_shift else None
+            source = AnswerMemory(self._memory, messages, turns, forgotten)
             pieces = generate_pieces(self._shared, self._tokenizer, request, source, answer)
             generation = Generation(answer, self._remember(message, place, pieces, answer))
             self._running = weakref.ref(generation)
@@ -161,6 +187,14 @@ class Chat:
         with self._lock:
             self._end_running()
             self._memory.drop()
+
+    def _advice(self) -> str:
+        """Returns what can be done about a conversation that is too long, beside the usual."""
+        if not any(message.get("role") == "user" for message in self.messages):
+            return ""
+        if self._context_shift:
+            return "; no more turns can be forgotten"
+        return ", or let the oldest turns be forgotten (context_shift, --context-shift)"
 
     def _end_running(self) -> None:
         generation = self._running() if self._running is not None else None

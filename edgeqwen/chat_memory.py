@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeqwen.cache.tokens import common_prefix
+from edgeqwen.context_shift import Forgotten, Turns
 from edgeqwen.reuse import Reuse
 from edgeqwen.shared_engine import SharedEngine
 
@@ -28,15 +29,13 @@ class ChatMemory:
     ) -> None:
         self._shared, self._reuse = shared, reuse
         self._sequence, self._session = sequence, session
+        # Which turns are forgotten, for the session to keep; the chat says it.
+        self.turns: Turns | None = None
 
     @property
     def path(self) -> Path | None:
         """The session's file."""
         return None if self._session is None else self._session.path
-
-    def answering(self, messages: list[dict[str, Any]]) -> "_Answering":
-        """Returns where the answer to the last of the messages gets its sequence from."""
-        return _Answering(self, messages)
 
     def sequence_for(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
         """Returns a sequence with a beginning of a prompt, and how long that is.
@@ -62,13 +61,36 @@ class ChatMemory:
         if self._reuse is not None and self._shared.holds(sequence):
             self._reuse.keep(sequence, n_prompt, n_reused)
 
-    def keep(self, messages: list[dict[str, Any]], n_prompt: int | None = None) -> None:
-        """Has the session keep the messages, and seals it unless the last is being answered."""
+    def keep(
+        self, messages: list[dict[str, Any]], n_prompt: int | None = None, n_dropped: int = 0
+    ) -> None:
+        """Has the session keep the messages, and seals it unless the last is being answered.
+
+        ``n_prompt``: tokens of the prompt that is being answered; ``n_dropped`` of them are about
+        to be forgotten. Raises DiskError.
+        """
         if self._session is not None:
             sequence = self._held()
-            self._session.keep(messages, n_prompt)
+            first_kept = self.turns.first_kept(messages) if self.turns is not None else 0
+            self._session.keep(messages, first_kept, n_prompt, n_dropped)
             if n_prompt is None:
                 sequence.seal()
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """Forgets turns that the prompt has lost, so that those after them needn't be read again.
+
+        Nothing of the kind is done where the sequence, or the prompt, is another one than it was.
+        """
+        place, sequence = forgotten.place(), self._sequence
+        if place is None or sequence is None or not self._shared.holds(sequence):
+            return
+        n_known = common_prefix(sequence.tokens, forgotten.before)
+        if n_known > sum(place):
+            self._shared.shift(sequence, *place)
+
+    def shift(self, sequence: "KvSequence", first: int, n: int) -> None:
+        """Forgets ``n`` tokens from ``first`` on."""
+        self._shared.shift(sequence, first, n)
 
     def fork(self) -> "ChatMemory":
         """Returns a copy in memory."""
@@ -92,14 +114,29 @@ class ChatMemory:
         return self._sequence
 
 
-class _Answering:
-    """See ``edgeqwen.generation.SequenceSource``: one answer of a conversation."""
+class AnswerMemory:
+    """See ``edgeqwen.generation.SequenceSource``: the memory of a conversation for one answer.
 
-    def __init__(self, memory: ChatMemory, messages: list[dict[str, Any]]) -> None:
+    ``messages``: the last is being answered. With ``turns``, turns are forgotten during the answer
+    where the context is full; ``forgotten`` are those that the prompt has lost by itself.
+    """
+
+    def __init__(
+        self,
+        memory: ChatMemory,
+        messages: list[dict[str, Any]],
+        turns: Turns | None,
+        forgotten: Forgotten | None,
+    ) -> None:
         self._memory, self._messages = memory, messages
+        self._turns, self._forgotten = turns, forgotten
         self._n_prompt = self._n_reused = 0
 
     def acquire(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
+        if self._turns is not None and self._forgotten is not None:
+            # Not before: an answer that nobody asks for a piece of changes nothing.
+            self._memory.forget(self._forgotten)
+            self._turns.forget(self._forgotten)
         sequence, n_shared = self._memory.sequence_for(prompt)
         self._n_prompt, self._n_reused = len(prompt), n_shared
         # A process that is killed from here on leaves the question, and what there is of an answer.
@@ -109,3 +146,18 @@ class _Answering:
     def release(self, sequence: "KvSequence") -> None:
         """The sequence stays for the next turn."""
         self._memory.read(sequence, self._n_prompt, self._n_reused)
+
+    def make_room(self, sequence: "KvSequence") -> bool:
+        if self._turns is None:
+            return False
+        forgotten = self._turns.to_forget(self._messages, sequence.n_tokens)
+        place = forgotten.place() if forgotten is not None else None
+        if forgotten is None or place is None:
+            return False
+        first, n = place
+        self._memory.keep(self._messages, n_prompt=self._n_prompt, n_dropped=n)
+        self._memory.shift(sequence, first, n)
+        self._n_prompt -= n
+        self._turns.forget(forgotten)
+        self._memory.keep(self._messages, n_prompt=self._n_prompt)
+        return True

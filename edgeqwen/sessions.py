@@ -40,7 +40,7 @@ def identity_of(engine: "Engine", file: "GgufFile") -> Identity:
 class ChatSession:
     """The session that a chat is kept in; its file can be opened again after a failure.
 
-    ``messages`` are those that it held when it was opened.
+    ``messages`` are those that it held when it was opened; ``first_kept``: see ``Transcript``.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ChatSession:
         """``decode`` gives the text of tokens without special ones. ``open`` comes next."""
         self.path, self._identity, self._decode = path, identity, decode
         self.messages: list[dict[str, Any]] = []
+        self.first_kept = 0
         self._file: SessionFile | None = None
 
     def open(self, *, rebuild: bool = False) -> Store:
@@ -87,14 +88,26 @@ class ChatSession:
         self._restore(transcript, store.tokens, edits)
         return store
 
-    def keep(self, messages: list[dict[str, Any]], n_prompt: int | None = None) -> None:
-        """Stores the messages. ``n_prompt``: the last is being answered, after so many tokens.
+    def keep(
+        self,
+        messages: list[dict[str, Any]],
+        first_kept: int,
+        n_prompt: int | None = None,
+        n_dropped: int = 0,
+    ) -> None:
+        """Stores the messages. ``first_kept``: see ``Transcript``.
 
-        Raises DiskError.
+        ``n_prompt``: the last message is being answered, after so many tokens, of which
+        ``n_dropped`` are about to be forgotten. Raises DiskError.
         """
         if self._file is not None:
-            edits = self._file.edits
-            self._file.set_transcript(Transcript(messages, n_prompt, edits).encode())
+            answers: tuple[tuple[int, int], ...] = ()
+            if n_prompt is not None:
+                edits = self._file.edits
+                answers = ((n_prompt, edits),)
+                if n_dropped:
+                    answers += ((n_prompt - n_dropped, edits + 1),)
+            self._file.set_transcript(Transcript(messages, first_kept, answers).encode())
 
     def close(self) -> None:
         """Lets go of a file that was opened and that no sequence has taken over."""
@@ -106,8 +119,9 @@ class ChatSession:
         transcript = Transcript.decode(data, self.path)
         answer = transcript.answer_tokens(tokens, edits)
         self.messages = transcript.restored(self._decode(answer) if answer else None)
+        self.first_kept = max(0, min(transcript.first_kept, len(self.messages) - 1))
 
     def _rebuilt(self) -> SessionFile:
         self._restore(*salvage(self.path))
-        kept = Transcript(self.messages).encode()
+        kept = Transcript(self.messages, self.first_kept).encode()
         return SessionFile.create(self.path, self._identity, transcript=kept, replace=True)

@@ -109,6 +109,12 @@ class SharedEngine:
             self.check_open()
             return sampler.sample(self.engine.decode(sequence, token, sampler.wanted))
 
+    def shift(self, sequence: "KvSequence", keep: int, n_dropped: int) -> None:
+        """Forgets tokens in the middle of a sequence."""
+        with self._my_turn(), self._trusted(sequence):
+            self.check_open()
+            self.engine.shift(sequence, keep, n_dropped)
+
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [len(tokens), vocab_size]."""
         with self._my_turn():

@@ -15,20 +15,24 @@ _VERSION = 1
 class Transcript:
     """The messages, and of an answer under way where it begins.
 
-    While the last message is being answered, ``n_prompt`` tokens of the session are the prompt,
-    and what follows is the answer, as long as the session counts ``edits`` edits.
+    ``first_kept``: the first message after turns that were forgotten; 0 where none were. While the
+    last message is being answered, ``answers`` says where in the session's tokens the answer
+    begins: (tokens before it, number of edits), for as long as the session counts so many edits.
     """
 
     messages: list[dict[str, Any]]
-    n_prompt: int | None = None
-    edits: int = 0
+    first_kept: int = 0
+    answers: tuple[tuple[int, int], ...] = ()
 
     def encode(self) -> bytes:
         """Returns it as JSON. Raises TemplateError for messages that are no plain data."""
         messages = plain_messages(self.messages) if self.messages else []
-        told = {"version": _VERSION, "messages": messages}
-        if self.n_prompt is not None:
-            told["answering"] = {"prompt_tokens": self.n_prompt, "edits": self.edits}
+        told = {
+            "version": _VERSION,
+            "messages": messages,
+            "first_kept": self.first_kept,
+            "answers": self.answers,
+        }
         return json.dumps(told, ensure_ascii=False).encode()
 
     @classmethod
@@ -41,10 +45,11 @@ class Transcript:
             if told["version"] != _VERSION:
                 raise ValueError(f"version {told['version']!r}, expected {_VERSION}")
             messages = plain_messages(told["messages"]) if told["messages"] else []
-            answering = told.get("answering")
-            if answering is None:
-                return cls(messages)
-            return cls(messages, int(answering["prompt_tokens"]), int(answering["edits"]))
+            answers = tuple((int(start), int(edits)) for start, edits in told["answers"])
+            first_kept = int(told["first_kept"])
+            if not 0 <= first_kept <= len(messages) or min((a for a, _ in answers), default=0) < 0:
+                raise ValueError("it names messages or tokens that there aren't")
+            return cls(messages, first_kept, answers)
         except Exception as error:
             raise SessionError(
                 f"{source}: its messages can't be read: {error or type(error).__name__}; begin a "
@@ -59,6 +64,4 @@ class Transcript:
 
     def answer_tokens(self, tokens: Sequence[int], edits: int) -> Sequence[int]:
         """Returns which of a session's tokens are an answer that was broken off; often none."""
-        if self.n_prompt is None or self.edits != edits:
-            return []
-        return tokens[self.n_prompt :]
+        return next((tokens[start:] for start, counted in self.answers if counted == edits), [])

@@ -15,7 +15,7 @@ class Sequence:
         """Takes ``store`` over; by default, the sequence is empty and lives in memory."""
         self.layout = layout
         self._store: Store = MemoryStore(layout) if store is None else store
-        self._table = np.zeros(0, np.int64)
+        self._table = self._targets = np.zeros(0, np.int64)
         self._closed = False
 
     @property
@@ -60,6 +60,24 @@ class Sequence:
                 f"can't truncate to {n_tokens} tokens: the sequence holds {self.n_tokens}"
             )
         self._store.truncate(n_tokens)
+        self._table = np.zeros(0, np.int64)
+
+    def move_to(self, keep: int, n_dropped: int) -> tuple[int, int]:
+        """Prepares to forget ``n_dropped`` tokens behind the first ``keep``.
+
+        Returns the addresses of two tables of segments: where the tokens are, and where those
+        behind the dropped ones are to be moved, into the places from ``keep`` on. ``moved`` comes
+        next. Raises OptionError or DiskError when there is no room, and ClosedError.
+        """
+        self._check_open()
+        targets = self._store.targets(keep, self.n_tokens - n_dropped)
+        self._table = np.zeros(0, np.int64)
+        self._targets = np.array([segment.address for segment in targets], np.int64)
+        return self.reserve(0), int(self._targets.ctypes.data)
+
+    def moved(self, keep: int, n_dropped: int) -> None:
+        """Forgets tokens over whose places the later ones were moved."""
+        self._store.moved(keep, n_dropped)
         self._table = np.zeros(0, np.int64)
 
     def fork(self, n_tokens: int | None = None) -> "Sequence":

@@ -59,6 +59,7 @@ class SessionFile:
         # Also for a session that nobody closed.
         self._close_handle = weakref.finalize(self, os.close, handle)
         self._kv_bytes = identity.layout.segment_bytes
+        self._targets: list[MappedSegment] = []
         self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
         # In both slots: where one can't be read, it must not come back to life later. Tokens whose
         # keys and values were lost with the system are lost here.
@@ -145,9 +146,7 @@ class SessionFile:
             raise ContextFullError(
                 f"{self.path}: a session holds {MAX_SEGMENTS * SEGMENT} tokens at most"
             )
-        extent = self._allocate(units(KV_OFFSET + self._kv_bytes))
-        with refusals(self.path):
-            segment = MappedSegment(self._handle, extent, self._kv_bytes, mmap.ACCESS_WRITE)
+        segment = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
         segment.seal[:] = 0
         self.segments.append(segment)
         return segment
@@ -186,6 +185,34 @@ class SessionFile:
         self.segments = kept
         if kept and kept[-1].seal[0] > n_tokens - (len(kept) - 1) * SEGMENT:
             kept[-1].seal[0] = 0
+
+    def targets(self, keep: int, n_tokens: int) -> Sequence[MappedSegment]:
+        """See ``edgeqwen.cache.store.Store``: beside what is committed, which must stay whole."""
+        first = keep // SEGMENT
+        self._targets = self.segments[:first]
+        for segment in self.segments[first : n_segments(n_tokens)]:
+            made = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
+            self._targets.append(made)
+            made.view(0, self._kv_bytes)[:] = segment.view(0, self._kv_bytes)
+        return self._targets
+
+    def moved(self, keep: int, n_dropped: int) -> None:
+        """See ``edgeqwen.cache.store.Store``: commits what was moved, all of it at once."""
+        old, self.segments, self._targets = self.segments, self._targets, []
+        del self.tokens[keep : keep + n_dropped]
+        first = keep // SEGMENT
+        for i, segment in enumerate(self.segments[first:], first):
+            ids = self.tokens[i * SEGMENT : (i + 1) * SEGMENT]
+            segment.tokens[: len(ids)] = ids
+            segment.seal[0] = 0
+        commit = self._commit
+        commit.n_tokens, commit.tokens_crc = len(self.tokens), tokens_crc(self.tokens)
+        commit.n_stored = min(commit.n_stored, keep)
+        commit.edits += 1
+        commit.segments = tuple(segment.extent.first for segment in self.segments)
+        self._write_both()
+        for segment in old[first:]:
+            segment.close()
 
     @property
     def transcript(self) -> bytes:
@@ -236,15 +263,19 @@ class SessionFile:
         """Lets go of the file as it is, as if the process were killed. Idempotent."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            for segment in self.segments:
+            for segment in (*self.segments, *self._targets):
                 segment.close()
-            self.segments = []
+            self.segments, self._targets = [], []
             self._head.close()
             self._close_handle()
             self._lock.release()
 
+    def _map(self, extent: Extent) -> MappedSegment:
+        with refusals(self.path):
+            return MappedSegment(self._handle, extent, self._kv_bytes, mmap.ACCESS_WRITE)
+
     def _allocate(self, n_units: int) -> Extent:
-        used = [segment.extent for segment in self.segments]
+        used = [segment.extent for segment in (*self.segments, *self._targets)]
         if self._commit.transcript is not None:
             used.append(self._commit.transcript)
         extent = free_extent(used, n_units)

@@ -47,6 +47,16 @@ class Store(Protocol):
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, of which there are as many."""
 
+    def targets(self, keep: int, n_tokens: int) -> Sequence[Segment]:
+        """Returns segments for ``n_tokens`` tokens, of which the first ``keep`` are in them.
+
+        The others are about to be moved there from behind tokens that are forgotten; each comes
+        from a later position. Raises OptionError or DiskError when there is no room.
+        """
+
+    def moved(self, keep: int, n_dropped: int) -> None:
+        """Forgets ``n_dropped`` tokens behind the first ``keep``: the targets are the segments."""
+
     def seal(self) -> None:
         """Keeps what there is as safe as it can: called when nobody waits for the next token."""
 
@@ -117,11 +127,20 @@ class MemoryStore:
         for segment in self.segments[n_segments(n_tokens) :]:
             segment.close()
         del self.segments[n_segments(n_tokens) :]
-        if n_tokens % SEGMENT and self.segments[-1].n_users > 1:
+        if n_tokens % SEGMENT:
             # Its other positions will be written anew, which other users must not see.
-            shared = self.segments.pop()
-            self._copy(shared)
-            shared.close()
+            self._own(len(self.segments) - 1)
+
+    def targets(self, keep: int, n_tokens: int) -> Sequence[Segment]:
+        """See ``Store``: in place, but for what others use, too."""
+        for i in range(keep // SEGMENT, n_segments(n_tokens)):
+            self._own(i)
+        return self.segments[: n_segments(n_tokens)]
+
+    def moved(self, keep: int, n_dropped: int) -> None:
+        """See ``Store``."""
+        del self.tokens[keep : keep + n_dropped]
+        self.truncate(len(self.tokens))
 
     def fork(self, n_tokens: int) -> "MemoryStore":
         """Returns a store with the first ``n_tokens`` tokens, which both may then change."""
@@ -153,6 +172,14 @@ class MemoryStore:
     def abandon(self) -> None:
         """See ``Store``."""
         self.close()
+
+    def _own(self, i: int) -> None:
+        """Copies a segment that others use, too."""
+        shared = self.segments[i]
+        if shared.n_users > 1:
+            self._copy(shared)
+            self.segments[i] = self.segments.pop()
+            shared.close()
 
     def _copy(self, segment: Segment) -> None:
         size = self.layout.segment_bytes

@@ -161,6 +161,40 @@ def test_a_conversation_too_long_fails_in_a_pipe() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_full_context_ends_an_answer_and_says_what_to_do() -> None:
+    done = run("chat", "x.gguf", "-c", "60", input="hello\n", answer="a" * 100)
+    assert (done.returncode, done.stdout) == (0, f"{HELLO}{'a' * 37}\n")
+    assert done.stderr == (
+        "(cut after 37 tokens: the context is full; /clear begins anew, --context sets a longer "
+        "one, --context-shift goes on without the oldest turns)\n"
+    )
+
+
+def test_max_tokens_is_no_full_context() -> None:
+    assert chat_with("hello\n", "-c", "60", "-n", "5", answer="a" * 100)[1:] == ["a" * 5]
+
+
+def test_context_shift_forgets_turns_and_says_so() -> None:
+    done = run("chat", "x.gguf", "-c", "170", "--context-shift", input="hello\n" * 8, answer="fine")
+    assert (done.returncode, done.stdout) == (0, HELLO + "fine\n" * 8)
+    assert done.stderr == "(the context was full: 3 earlier turns are forgotten)\n"
+    text = f"hello\n{'x' * 20}\n"
+    done = run("chat", "x.gguf", "-c", "60", "--context-shift", input=text, answer="fine")
+    assert done.stdout == HELLO + "fine\n" * 2
+    assert done.stderr == "(the context was full: an earlier turn is forgotten)\n"
+
+
+@terminal_only
+def test_a_message_too_long_for_the_context_at_a_terminal() -> None:
+    with Terminal("chat", "x.gguf", "-c", "60", FAKE_SCRIPT="fine") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("hello\n")
+        terminal.wait_for("> ")
+        terminal.press("x" * 60 + "\n")
+        terminal.wait_for("(context_shift, --context-shift); /clear begins anew")
+        terminal.wait_for("> ")
+
+
 @terminal_only
 def test_a_conversation_at_a_terminal() -> None:
     with Terminal("chat", "x.gguf", FAKE_SCRIPT="fine, größer 😀") as terminal:

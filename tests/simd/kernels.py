@@ -10,6 +10,8 @@ from edgeqwen.simd.ops import (
     exp2,
     f32_from_bits,
     fma,
+    gather,
+    gather_f16,
     lanes,
     load_f16,
     load_f32,
@@ -91,6 +93,13 @@ def splats(isa, x, out):  # type: ignore[no-untyped-def]
 def scattered(isa, x, out, stride, out_f16, stride_f16):  # type: ignore[no-untyped-def]
     scatter(out, stride, load_f32(isa, x))
     scatter_as_f16(out_f16, stride_f16, load_f32(isa, x))
+
+
+@kernel
+def gathered(isa, wide, stride, narrow, stride_f16, out):  # type: ignore[no-untyped-def]
+    """out: float32 [2][lanes]: what lies ``stride`` bytes apart, of float32 and of float16."""
+    store(out, gather(isa, wide, stride))
+    store(out + 4 * lanes(isa), gather_f16(isa, narrow, stride_f16))
 
 
 @array_kernel

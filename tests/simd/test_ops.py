@@ -130,6 +130,18 @@ def test_scattering_writes_its_elements_and_no_more(isa: Isa) -> None:
 
 
 @each_isa()
+def test_gathering_reads_its_elements(isa: Isa) -> None:
+    rng = np.random.default_rng(4)
+    wide = rng.standard_normal((isa.lanes, 3)).astype(np.float32)
+    narrow = rng.standard_normal((isa.lanes, 5)).astype(np.float16)
+    narrow[0] = np.inf
+    out = np.zeros((2, isa.lanes), np.float32)
+    kernels.gathered(isa, address(wide) + 4, 12, address(narrow) + 2, 10, address(out))
+    np.testing.assert_array_equal(out[0], wide[:, 1])
+    np.testing.assert_array_equal(out[1], narrow[:, 1].astype(np.float32))
+
+
+@each_isa()
 @pytest.mark.parametrize("offset", [1, 2, 3])
 def test_vectors_may_lie_anywhere(isa: Isa, offset: int) -> None:
     memory = np.zeros(4 * isa.lanes + 16, np.uint8)
