@@ -13,6 +13,15 @@ from tools.guide_model.guide import Guide, Topic
 PROGRAM: Any = typer.main.get_command(app)
 
 
+def real_commands() -> dict[str, Any]:
+    """Returns the commands by name; those of a group by both their names ("sessions list")."""
+    found = {}
+    for name, command in PROGRAM.commands.items():
+        for inner, grouped in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {inner}".strip()] = grouped
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class RealOption:
     """An option as the program declares it; the command "edgeqwen" is the program itself."""
@@ -29,7 +38,7 @@ def real_options() -> list[RealOption]:
     top = PROGRAM.context_class(PROGRAM, info_name="edgeqwen", **PROGRAM.context_settings)
     contexts = {"edgeqwen": top} | {
         name: command.context_class(command, info_name=name, parent=top)
-        for name, command in PROGRAM.commands.items()
+        for name, command in real_commands().items()
     }
     return [
         RealOption(

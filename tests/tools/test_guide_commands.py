@@ -13,7 +13,7 @@ from edgeqwen.cli import failures
 from edgeqwen.perplexity import CONTEXT
 from edgeqwen.quant import TYPES
 from edgeqwen.sampling import SamplingOptions
-from tests.tools.command_line import PROGRAM, code_spans, real_options
+from tests.tools.command_line import PROGRAM, code_spans, real_commands, real_options
 from tools.guide_model.guide import COMMANDS, Topic, read_guide
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,7 @@ def parse(words: list[str]) -> dict[str, Any] | None:
 
 
 def test_the_commands_are_those_of_the_program() -> None:
-    assert sorted(COMMANDS) == sorted(["edgeqwen", *PROGRAM.commands])
+    assert sorted(COMMANDS) == sorted(["edgeqwen", *real_commands()])
 
 
 def test_every_command_is_shown() -> None:

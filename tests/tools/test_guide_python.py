@@ -5,6 +5,7 @@ import builtins
 import importlib
 import inspect
 import re
+import typing
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import edgeqwen
 from edgeqwen import Chat, Generation, GenerationStats, Model, errors
 from edgeqwen.config import ModelConfig
-from edgeqwen.options import SamplingKeywords
 from edgeqwen.quant import QuantizePlan, QuantizeReport, plan, quantize
 from edgeqwen.sampling import SamplingOptions
 from edgeqwen.text.chat_template import ChatTemplate
@@ -84,7 +84,8 @@ def check_call(called: Any, call: ast.Call) -> None:
     bound = signature.bind(*itself, *call.args, **named).arguments
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            assert set(bound.get(parameter.name, ())) <= set(SamplingKeywords.__annotations__)
+            keywords = typing.get_args(parameter.annotation)[0]
+            assert set(bound.get(parameter.name, ())) <= set(typing.get_type_hints(keywords))
 
 
 def check(code: str) -> None:

@@ -35,6 +35,13 @@ COMMANDS = (
     "perplexity",
     "compare",
     "warmup",
+    "sessions list",
+    "sessions show",
+    "sessions verify",
+    "sessions copy",
+    "sessions delete",
+    "cache list",
+    "cache clear",
 )
 
 # What a wish completes, a topic's or an option's.
