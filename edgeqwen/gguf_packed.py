@@ -8,7 +8,9 @@ bytes, under its own name. What it stands for is told by the metadata:
 - ``edgeqwen.packed.tensors``: the names of the matrices;
 - ``edgeqwen.packed.layouts``: for each, the name of the format whose tiles they are;
 - ``edgeqwen.packed.types``: for each, the number of the GGML type that was packed;
-- ``edgeqwen.packed.shapes``: for each, rows and columns.
+- ``edgeqwen.packed.shapes``: for each, rows and columns;
+- ``edgeqwen.packed.source``: the digest of the weights that were packed, in hexadecimal: keys and
+  values that were computed with them fit the packed file, too. (Older files lack it.)
 
 ``edgeqwen.formats`` describes the tiles.
 """
@@ -29,15 +31,31 @@ LAYOUT_VERSION = 1
 PREFIX = "edgeqwen.packed."
 
 
-def packed_metadata(matrices: Sequence[TensorInfo], layouts: Sequence[str]) -> dict[str, Any]:
-    """Returns what a packed file says of its matrices, given as they were before."""
+def packed_metadata(
+    matrices: Sequence[TensorInfo], layouts: Sequence[str], source: bytes
+) -> dict[str, Any]:
+    """Returns what a packed file says of its matrices, given as they were before.
+
+    ``source`` is the digest of all weights that were packed.
+    """
     return {
+        f"{PREFIX}source": source.hex(),
         f"{PREFIX}version": LAYOUT_VERSION,
         f"{PREFIX}tensors": [tensor.name for tensor in matrices],
         f"{PREFIX}layouts": list(layouts),
         f"{PREFIX}types": np.array([tensor.type for tensor in matrices], np.int32),
         f"{PREFIX}shapes": np.array([tensor.shape for tensor in matrices], np.uint64).reshape(-1),
     }
+
+
+def source_digest(metadata: Mapping[str, Any]) -> bytes | None:
+    """Returns the digest of the weights that were packed, if a file tells it."""
+    value = metadata.get(f"{PREFIX}source")
+    try:
+        digest = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return None
+    return digest if len(digest) == 32 else None
 
 
 def described(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeqwen.cache.fingerprint import weights_digest
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import UnsupportedError
 from edgeqwen.formats import Format
@@ -58,7 +59,7 @@ def pack(
         check_outputs((output,), [(path, "a file of the source") for path in file.paths])
         if file.is_packed:
             raise UnsupportedError(f"{source}: is packed already")
-        plan = _Plan(file)
+        plan = _Plan(file, threads)
         with GgufWriter(output, plan.metadata, plan.tensors) as writer:
             _write(plan, writer, threads, progress or _no_progress)
         forget(output)
@@ -82,7 +83,7 @@ def _is_float32(value: float) -> bool:
 class _Plan:
     """The packed file to be: its metadata, and its tensors in their order."""
 
-    def __init__(self, file: GgufFile) -> None:
+    def __init__(self, file: GgufFile, n_threads: int) -> None:
         self.file = file
         config = file.config()
         # Those of one operation side by side, for kernels to take them as one matrix.
@@ -96,7 +97,7 @@ class _Plan:
             if key not in _LEFT_OUT and not key.startswith(_LEFT_OUT_PREFIXES)
         }
         layouts = [self.formats[name].name for name in names]
-        self.metadata = copied | packed_metadata(matrices, layouts)
+        self.metadata = copied | packed_metadata(matrices, layouts, weights_digest(file, n_threads))
         self.tensors = [
             PlannedTensor(t.name, GgmlType.I8, (_sizes(t, self.formats[t.name]).n_bytes,))
             for t in matrices

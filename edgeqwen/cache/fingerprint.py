@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeqwen.folders import user_cache
 from edgeqwen.gguf_file import GgufFile
+from edgeqwen.gguf_packed import source_digest
 
 # Hashed at once, each by a thread of its own.
 PART_BYTES = 16 << 20
@@ -18,8 +19,10 @@ def weights_digest(file: GgufFile, n_threads: int) -> bytes:
     """Returns the SHA-256 digest (32 bytes) of the tensors' names, types, shapes and bytes.
 
     It is kept in the user's cache folder by what the system says of the files: a file that is
-    written to has a new time and size, and is read again.
+    written to has a new time and size, and is read again. A packed file tells that of its source.
     """
+    if (told := _told(file)) is not None:
+        return told
     known = _place(file)
     with contextlib.suppress(OSError, ValueError):
         digest = bytes.fromhex(known.read_text())
@@ -38,7 +41,11 @@ def weights_digest(file: GgufFile, n_threads: int) -> bytes:
 
 def is_known(file: GgufFile) -> bool:
     """Whether the digest was computed before, so that asking for it takes no time."""
-    return _place(file).exists()
+    return _told(file) is not None or _place(file).exists()
+
+
+def _told(file: GgufFile) -> bytes | None:
+    return source_digest(file.metadata) if file.is_packed else None
 
 
 def _place(file: GgufFile) -> Path:

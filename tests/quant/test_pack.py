@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
+from edgeqwen.cache.fingerprint import is_known, weights_digest
 from edgeqwen.engine import Engine
 from edgeqwen.errors import FileFormatError, OptionError, UnsupportedError
 from edgeqwen.formats import FORMATS
@@ -49,6 +50,17 @@ def test_the_same_logits_in_every_type(tmp_path: Path, format_: Any) -> None:
     sizes = WIDE if format_.tile_blocks > 1 else SIZES
     source, output = written(tmp_path, types=format_.name, **sizes)
     np.testing.assert_array_equal(logits(output), logits(source))
+
+
+def test_sessions_of_the_source_fit_the_packed_file(tmp_path: Path) -> None:
+    source, output = written(tmp_path)
+    with GgufFile.open(source) as plain, GgufFile.open(output) as file:
+        assert is_known(file)
+        assert weights_digest(file, 2) == weights_digest(plain, 2)
+        for senseless in (None, 5, "ff", "x" * 64):
+            file.metadata[f"{PREFIX}source"] = senseless
+            assert len(weights_digest(file, 2)) == 32
+            assert weights_digest(file, 2) != weights_digest(plain, 2)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
