@@ -39,16 +39,18 @@ class ChatMemory:
         sequence = self._held()
         # The last token is read again even if it is there: its logits are what is wanted.
         n_shared = common_prefix(sequence.tokens, prompt[:-1])
-        sequence.truncate(n_shared)
+        with self._shared.at_work(sequence):
+            sequence.truncate(n_shared)
         return sequence, n_shared
 
     def keep(self, messages: list[dict[str, Any]], n_prompt: int | None = None) -> None:
         """Has the session keep the messages, and seals it unless the last is being answered."""
         if self._session is not None:
             sequence = self._held()
-            self._session.keep(messages, n_prompt)
-            if n_prompt is None:
-                sequence.seal()
+            with self._shared.at_work(sequence):
+                self._session.keep(messages, n_prompt)
+                if n_prompt is None:
+                    sequence.seal()
 
     def fork(self) -> "ChatMemory":
         """Returns a copy in memory."""

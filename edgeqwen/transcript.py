@@ -29,7 +29,8 @@ class Transcript:
         told = {"version": _VERSION, "messages": messages}
         if self.n_prompt is not None:
             told["answering"] = {"prompt_tokens": self.n_prompt, "edits": self.edits}
-        return json.dumps(told, ensure_ascii=False).encode()
+        # Halves of characters, as names of files may have them, come back as they were.
+        return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     @classmethod
     def decode(cls, data: bytes, source: object) -> "Transcript":

@@ -59,8 +59,8 @@ class Sequence:
             raise OptionError(
                 f"can't truncate to {n_tokens} tokens: the sequence holds {self.n_tokens}"
             )
-        self._store.truncate(n_tokens)
         self._table = np.zeros(0, np.int64)
+        self._store.truncate(n_tokens)
 
     def fork(self, n_tokens: int | None = None) -> "Sequence":
         """Returns another sequence with the first ``n_tokens`` tokens, or all, in memory.

@@ -3,7 +3,8 @@
 The file is mapped, so what a step writes is in the system's hands at once, and outlives the
 process. A step first writes keys and values where no committed token is, then their ids, and then
 commits: a record in one of two slots (``edgeqwen.cache.session_format``). Taking tokens away is
-committed into both slots before anything is written over them.
+committed into both slots before anything is written over them. What was sealed is on the disk:
+records on the disk are changed before it is written over, and its place isn't used again.
 """
 
 import dataclasses
@@ -16,13 +17,22 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeqwen.cache.disk import SPARE_BYTES, allocate, boot_identity, disk_full, refusals, write
+from edgeqwen.cache.disk import (
+    SPARE_BYTES,
+    allocate,
+    boot_identity,
+    disk_full,
+    refusals,
+    replacement,
+    write,
+)
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import (
     FIRST_UNIT,
     KV_OFFSET,
     MAX_SEGMENTS,
+    MAX_TRANSCRIPT_BYTES,
     SLOTS,
     UNIT_BYTES,
     Commit,
@@ -33,13 +43,15 @@ from edgeqwen.cache.session_format import (
 )
 from edgeqwen.cache.session_lock import SessionLock
 from edgeqwen.cache.session_state import (
-    BINARY,
     SessionState,
+    exists,
     open_session,
     read_identity,
     read_state,
     read_transcript,
+    real_path,
     tokens_crc,
+    write_head,
 )
 from edgeqwen.errors import ContextFullError, SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
@@ -48,7 +60,8 @@ from edgeqwen.kernels.attention_types import SEGMENT
 class SessionFile:
     """A session file, open for writing by this object alone; ``create`` or ``open`` makes it.
 
-    ``tokens`` are those whose keys and values are in ``segments``.
+    ``tokens`` are those whose keys and values are in ``segments``. After an error of whatever kind
+    it must be abandoned, and opened again.
     """
 
     def __init__(
@@ -61,17 +74,10 @@ class SessionFile:
         self._close_handle = weakref.finalize(self, os.close, handle)
         self._kv_bytes = identity.layout.segment_bytes
         self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
-        # In both slots: where one can't be read, it must not come back to life later. Tokens whose
-        # keys and values were lost with the system are lost here.
-        self._write_both(
-            dataclasses.replace(
-                state.commit,
-                n_tokens=len(state.tokens),
-                tokens_crc=tokens_crc(state.tokens),
-                n_stored=min(state.commit.n_stored, len(state.tokens)),
-                boot=boot_identity(),
-            )
-        )
+        # In both slots: where one can't be read, it must not come back to life later. What was lost
+        # with the system is lost here.
+        self._write_both(dataclasses.replace(state.commit, boot=boot_identity()))
+        self._unseal(len(self.tokens))
 
     @classmethod
     def create(
@@ -81,36 +87,28 @@ class SessionFile:
 
         Raises SessionError if there is a file of that name, SessionLockedError and DiskError.
         """
+        path = real_path(path)
         lock = SessionLock.acquire(path)
         try:
-            if path.exists() and not replace:
+            if not replace and exists(path):
                 raise SessionError(f"{path}: is there already; open it, or name another file")
-            # Written aside: whoever kills the process leaves no half of a file under the name.
-            aside = path.with_name(f".{path.name}.new")
-            with refusals(path):
-                handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
-            try:
-                allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
-                with refusals(path):
-                    write(handle, 0, identity.encode())
-                session = cls(path, handle, identity, lock, SessionState(Commit(), [], []))
-            except BaseException:
-                os.close(handle)
-                aside.unlink(missing_ok=True)
-                raise
-            try:
-                session.set_transcript(transcript)
-                with refusals(path):
-                    os.fsync(handle)
-                    os.replace(aside, path)
-            except BaseException:
-                session.abandon()
-                aside.unlink(missing_ok=True)
-                raise
+            commit = Commit(
+                number=1,
+                boot=boot_identity(),
+                transcript_unit=FIRST_UNIT if transcript else 0,
+                transcript_bytes=len(transcript),
+                transcript_crc=zlib.crc32(transcript),
+                time=time.time(),
+            )
+            with replacement(path) as handle:
+                write_head(handle, path, identity, commit.all_stored())
+                if commit.transcript is not None:
+                    with refusals(path):
+                        write(handle, commit.transcript.offset, transcript)
+            return cls._opened(path, identity, lock)
         except BaseException:
             lock.release()
             raise
-        return session
 
     @classmethod
     def open(cls, path: Path, expected: Identity) -> "SessionFile":
@@ -119,25 +117,35 @@ class SessionFile:
         Raises SessionError for anything else or a damaged file, SessionLockedError while it is
         open elsewhere, and DiskError where it can't be written.
         """
+        path = real_path(path)
         os.close(open_session(path, os.O_RDONLY))  # no lock beside a file that isn't there
         lock = SessionLock.acquire(path)
         try:
-            handle = open_session(path, os.O_RDWR)
-            try:
-                identity = read_identity(handle, path)
-                if why := expected.difference(identity):
-                    raise SessionError(
-                        f"{path}: can't be continued: {why}; load that model, or have the "
-                        "conversation read again by this one (rebuild, --rebuild)"
-                    )
-                state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
-            except BaseException:
-                os.close(handle)
-                raise
-            return cls(path, handle, identity, lock, state)
+            return cls._opened(path, expected, lock)
         except BaseException:
             lock.release()
             raise
+
+    @classmethod
+    def _opened(cls, path: Path, expected: Identity, lock: SessionLock) -> "SessionFile":
+        handle = open_session(path, os.O_RDWR)
+        try:
+            identity = read_identity(handle, path)
+            if why := expected.difference(identity):
+                raise SessionError(
+                    f"{path}: can't be continued: {why}; load that model, or have the "
+                    "conversation read again by this one (rebuild, --rebuild)"
+                )
+            state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
+            # A file that was copied may have holes, for which a full disk has no room.
+            allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
+            for segment in state.segments[len(state.tokens) // SEGMENT :]:
+                extent = segment.extent
+                allocate(handle, extent.offset, extent.n_units * UNIT_BYTES, path)
+        except BaseException:
+            os.close(handle)
+            raise
+        return cls(path, handle, identity, lock, state)
 
     @property
     def edits(self) -> int:
@@ -153,7 +161,7 @@ class SessionFile:
         extent = self._allocate(units(KV_OFFSET + self._kv_bytes))
         with refusals(self.path):
             segment = MappedSegment(self._handle, extent, self._kv_bytes, mmap.ACCESS_WRITE)
-        segment.seal[:] = 0
+        segment.seal = 0, 0
         self.segments.append(segment)
         return segment
 
@@ -180,6 +188,7 @@ class SessionFile:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
         if n_tokens == len(self.tokens):
             return
+        was_stored = n_tokens < self._commit.n_stored
         del self.tokens[n_tokens:]
         kept = self.segments[: n_segments(n_tokens)]
         self._write_both(
@@ -187,17 +196,18 @@ class SessionFile:
                 self._commit,
                 n_tokens=n_tokens,
                 tokens_crc=tokens_crc(self.tokens),
-                n_stored=min(self._commit.n_stored, n_tokens),
+                n_stored=n_tokens if was_stored else self._commit.n_stored,
+                stored_crc=tokens_crc(self.tokens) if was_stored else self._commit.stored_crc,
                 edits=self._commit.edits + 1,
                 segments=tuple(segment.extent.first for segment in kept),
                 time=time.time(),
-            )
+            ),
+            sync=was_stored,
         )
         for segment in self.segments[len(kept) :]:
             segment.close()
         self.segments = kept
-        if kept and kept[-1].seal[0] > n_tokens - (len(kept) - 1) * SEGMENT:
-            kept[-1].seal[0] = 0
+        self._unseal(n_tokens)
 
     @property
     def transcript(self) -> bytes:
@@ -205,7 +215,15 @@ class SessionFile:
         return read_transcript(self._handle, self._commit, self.path)
 
     def set_transcript(self, data: bytes) -> None:
-        """Stores the text of the conversation, in place of what there was."""
+        """Stores the text of the conversation, in place of what there was. Raises DiskError.
+
+        Raises SessionError for more than 256 MB.
+        """
+        if len(data) > MAX_TRANSCRIPT_BYTES:
+            raise SessionError(
+                f"{self.path}: its messages have {len(data)} bytes, but a session keeps "
+                f"{MAX_TRANSCRIPT_BYTES} at most; begin a new session"
+            )
         extent = None
         if data:
             extent = self._allocate(units(len(data)))
@@ -232,13 +250,13 @@ class SessionFile:
                 if n <= 0 or (segment.seal[0] == n and i * SEGMENT + n <= self._commit.n_stored):
                     continue
                 kv = segment.view(0, self._kv_bytes)
-                segment.seal[1] = self.identity.layout.checksum(kv, n)
-                segment.seal[0] = n
+                segment.seal = n, self.identity.layout.checksum(kv, n)
                 segment.flush()
-            if self._commit.n_stored != len(self.tokens):
-                self._write_both(dataclasses.replace(self._commit, n_stored=len(self.tokens)))
-            os.fsync(self._handle)
-            self._head.flush()
+            stored = self._commit.all_stored()
+            if stored != self._commit:
+                # First what the record says is there.
+                os.fsync(self._handle)
+                self._write_both(stored, sync=True)
 
     def close(self) -> None:
         """Seals the file and lets others open it. Idempotent."""
@@ -261,11 +279,14 @@ class SessionFile:
 
     def _allocate(self, n_units: int) -> Extent:
         used = [segment.extent for segment in self.segments]
-        if self._commit.transcript is not None:
-            used.append(self._commit.transcript)
+        # What was sealed must be there until something else is.
+        transcripts = self._commit.transcript, self._commit.stored_transcript
+        used += [extent for extent in transcripts if extent is not None]
         extent = free_extent(used, n_units)
         size = extent.n_units * UNIT_BYTES
-        if shutil.disk_usage(self.path.parent).free < size + SPARE_BYTES:
+        with refusals(self.path):
+            free = shutil.disk_usage(self.path.parent).free
+        if free < size + SPARE_BYTES:
             raise disk_full(self.path)
         allocate(self._handle, extent.offset, size, self.path)
         return extent
@@ -278,6 +299,20 @@ class SessionFile:
         self._head[start : start + len(data)] = data
         self._commit = commit
 
-    def _write_both(self, commit: Commit) -> None:
-        self._write(commit)
-        self._write(commit)
+    def _write_both(self, commit: Commit, *, sync: bool = False) -> None:
+        """Writes the next record into both slots; ``sync``: to the disk, one after the other."""
+        for _ in SLOTS:
+            self._write(commit)
+            if sync:
+                self._sync()
+
+    def _sync(self) -> None:
+        """Writes the records to the disk."""
+        with refusals(self.path):
+            self._head.flush()
+            os.fsync(self._handle)  # Windows: the other hands pages to the system only
+
+    def _unseal(self, n_tokens: int) -> None:
+        """Takes away a seal that covers more than so many tokens, which will be written over."""
+        if n_tokens % SEGMENT and self.segments[n_tokens // SEGMENT].seal[0] > n_tokens % SEGMENT:
+            self.segments[n_tokens // SEGMENT].seal = 0, 0

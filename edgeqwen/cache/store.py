@@ -93,9 +93,7 @@ class MemoryStore:
 
     def new_segment(self) -> Segment:
         """See ``Store``."""
-        n_tokens = (len(self.segments) + 1) * SEGMENT
-        region = Region(self.layout.segment_bytes, purpose=f"a KV cache for {n_tokens} tokens")
-        self.segments.append(SharedSegment(region))
+        self.segments.append(self._made())
         return self.segments[-1]
 
     def append(self, tokens: Sequence[int]) -> None:
@@ -104,15 +102,16 @@ class MemoryStore:
 
     def truncate(self, n_tokens: int) -> None:
         """See ``Store``."""
-        del self.tokens[n_tokens:]
-        for segment in self.segments[n_segments(n_tokens) :]:
-            segment.close()
-        del self.segments[n_segments(n_tokens) :]
-        if n_tokens % SEGMENT and self.segments[-1].n_users > 1:
+        n_kept = n_segments(n_tokens)
+        if n_tokens % SEGMENT and self.segments[n_kept - 1].n_users > 1:
             # Its other positions will be written anew, which other users must not see.
-            shared = self.segments.pop()
-            self._copy(shared)
+            shared = self.segments[n_kept - 1]
+            self.segments[n_kept - 1] = self._copy_of(shared)
             shared.close()
+        del self.tokens[n_tokens:]
+        for segment in self.segments[n_kept:]:
+            segment.close()
+        del self.segments[n_kept:]
 
     def fork(self, n_tokens: int) -> "MemoryStore":
         """Returns a store with the first ``n_tokens`` tokens, which both may then change."""
@@ -121,7 +120,7 @@ class MemoryStore:
             self.layout, self.tokens[:n_tokens], [s.share() for s in self.segments[:n_full]]
         )
         if n_tokens % SEGMENT:
-            made._copy(self.segments[n_full])
+            made.segments.append(self._copy_of(self.segments[n_full]))
         return made
 
     @classmethod
@@ -129,7 +128,7 @@ class MemoryStore:
         """Returns a copy of the first ``n_tokens`` tokens of any store."""
         made = cls(layout, store.tokens[:n_tokens])
         for segment in store.segments[: n_segments(n_tokens)]:
-            made._copy(segment)
+            made.segments.append(made._copy_of(segment))
         return made
 
     def seal(self) -> None:
@@ -145,6 +144,12 @@ class MemoryStore:
         """See ``Store``."""
         self.close()
 
-    def _copy(self, segment: Segment) -> None:
-        size = self.layout.segment_bytes
-        self.new_segment().view(0, size)[:] = segment.view(0, size)
+    def _made(self) -> SharedSegment:
+        n_tokens = (len(self.segments) + 1) * SEGMENT
+        purpose = f"a KV cache for {n_tokens} tokens"
+        return SharedSegment(Region(self.layout.segment_bytes, purpose=purpose))
+
+    def _copy_of(self, segment: Segment) -> SharedSegment:
+        made, size = self._made(), self.layout.segment_bytes
+        made.view(0, size)[:] = segment.view(0, size)
+        return made
