@@ -50,10 +50,11 @@ class ChatMemory:
             self._shared.release(sequence)
             sequence = self._sequence = self._shared.new_sequence(found)
             return sequence, sequence.n_tokens
-        sequence.truncate(n_shared)
-        if found is not None:
-            sequence.go_on_with(found)
-            found.close()
+        with self._shared.at_work(sequence):
+            sequence.truncate(n_shared)
+            if found is not None:
+                sequence.go_on_with(found)
+                found.close()
         return sequence, sequence.n_tokens
 
     def read(self, sequence: "KvSequence", n_prompt: int, n_reused: int) -> None:
@@ -72,9 +73,10 @@ class ChatMemory:
         if self._session is not None:
             sequence = self._held()
             first_kept = self.turns.first_kept(messages) if self.turns is not None else 0
-            self._session.keep(messages, first_kept, n_prompt, n_dropped)
-            if n_prompt is None:
-                sequence.seal()
+            with self._shared.at_work(sequence):
+                self._session.keep(messages, first_kept, n_prompt, n_dropped)
+                if n_prompt is None:
+                    sequence.seal()
 
     def forget(self, forgotten: Forgotten) -> None:
         """Forgets turns that the prompt has lost, so that those after them needn't be read again.

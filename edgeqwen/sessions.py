@@ -9,7 +9,7 @@ from edgeqwen.cache.fingerprint import weights_digest
 from edgeqwen.cache.session_copies import copy_to_memory
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import Identity
-from edgeqwen.cache.session_state import salvage
+from edgeqwen.cache.session_state import exists, real_path, salvage
 from edgeqwen.cache.store import MemoryStore, Store
 from edgeqwen.errors import SessionError, SessionLockedError
 from edgeqwen.model.rope_frequencies import rope_frequencies
@@ -47,7 +47,7 @@ class ChatSession:
         self, path: Path, identity: Identity, decode: Callable[[Sequence[int]], str]
     ) -> None:
         """``decode`` gives the text of tokens without special ones. ``open`` comes next."""
-        self.path, self._identity, self._decode = path, identity, decode
+        self.path, self._identity, self._decode = real_path(path), identity, decode
         self.messages: list[dict[str, Any]] = []
         self.first_kept = 0
         self._file: SessionFile | None = None
@@ -58,12 +58,14 @@ class ChatSession:
         ``rebuild``: one that can't be continued is made anew with its messages, whose tokens are
         read again by the next answer. Raises SessionError and DiskError.
         """
-        if not self.path.exists():
+        if not exists(self.path):
             self._file = SessionFile.create(self.path, self._identity)
         else:
             try:
                 file = self._file = SessionFile.open(self.path, self._identity)
-                self._restore(file.transcript, file.tokens, file.edits)
+                if self._restore(file.transcript, file.tokens, file.edits):
+                    # The tokens may be taken away before the messages are kept again.
+                    file.set_transcript(Transcript(self.messages, self.first_kept).encode())
             except SessionLockedError:
                 raise
             except SessionError:
@@ -115,13 +117,17 @@ class ChatSession:
             self._file.abandon()
             self._file = None
 
-    def _restore(self, data: bytes, tokens: Sequence[int], edits: int) -> None:
+    def _restore(self, data: bytes, tokens: Sequence[int], edits: int) -> bool:
+        """Takes the messages over; returns whether the last is an answer that was broken off."""
         transcript = Transcript.decode(data, self.path)
         answer = transcript.answer_tokens(tokens, edits)
         self.messages = transcript.restored(self._decode(answer) if answer else None)
         self.first_kept = max(0, min(transcript.first_kept, len(self.messages) - 1))
+        return bool(answer)
 
     def _rebuilt(self) -> SessionFile:
-        self._restore(*salvage(self.path))
+        transcript, tokens, edits = salvage(self.path)
+        known = not tokens or max(tokens) < self._identity.vocab_size
+        self._restore(transcript, tokens if known else [], edits)
         kept = Transcript(self.messages, self.first_kept).encode()
         return SessionFile.create(self.path, self._identity, transcript=kept, replace=True)

@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,6 +156,13 @@ class SharedEngine:
             self.release(sequence)
 
     @contextmanager
+    def at_work(self, sequence: "KvSequence") -> Iterator[None]:
+        """Between the steps, does something else with a sequence, which is freed if it fails."""
+        with self._my_turn(), self._trusted(sequence):
+            self.check_open()
+            yield
+
+    @contextmanager
     def _trusted(self, sequence: "KvSequence") -> Iterator[None]:
         """Frees a sequence whose step was broken off, for nobody knows what its cache holds.
 
@@ -178,6 +185,8 @@ class SharedEngine:
             if self._closed:
                 return
             self._closed = True
-            while self._sequences:
-                self._sequences.popitem()[1].close()
-            self.engine.close()
+            # All of them, whatever the disk says of one.
+            with ExitStack() as stack:
+                stack.callback(self.engine.close)
+                while self._sequences:
+                    stack.callback(self._sequences.popitem()[1].close)

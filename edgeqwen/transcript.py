@@ -33,7 +33,8 @@ class Transcript:
             "first_kept": self.first_kept,
             "answers": self.answers,
         }
-        return json.dumps(told, ensure_ascii=False).encode()
+        # Halves of characters, as names of files may have them, come back as they were.
+        return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     @classmethod
     def decode(cls, data: bytes, source: object) -> "Transcript":

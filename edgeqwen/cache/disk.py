@@ -18,6 +18,9 @@ from edgeqwen.errors import DiskError
 SPARE_BYTES = 16 << 20
 _ZEROS = bytes(1 << 20)
 
+BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags with which every file is opened."""
+
 
 def allocate(handle: int, offset: int, size: int, path: Path) -> None:
     """Makes sure that bytes [offset, offset + size) of a file are on the disk; they may be zero.
@@ -71,6 +74,44 @@ def write(handle: int, offset: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(handle, rest) :]
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[int]:
+    """Yields the handle of a new file, which takes the place of ``path`` at the end.
+
+    Only the user may read it. Whoever kills the process leaves no half of a file under the name,
+    and after a failure there is none. Raises DiskError. One process at a time may do it.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    with refusals(path):
+        aside.unlink(missing_ok=True)  # of a process that was killed
+        handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+    try:
+        try:
+            yield handle
+            with refusals(path):
+                os.fsync(handle)
+        finally:
+            os.close(handle)  # Windows renames no open file
+        with refusals(path):
+            os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Writes the names of a folder's files to the disk, where the system knows that."""
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def boot_identity() -> bytes:

@@ -54,7 +54,14 @@ def _place(file: GgufFile) -> Path:
     for path in file.paths:
         status = path.stat()
         identity.append(
-            (str(path.resolve()), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            (
+                str(path.resolve()),
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,  # can't be set back, except on Windows
+            )
         )
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
     return user_cache() / "weights" / name
@@ -75,11 +82,14 @@ def _digest(file: GgufFile, n_threads: int) -> bytes:
         return found
 
     whole = hashlib.sha256()
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-digest") as pool:
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="edgeqwen-digest")
+    try:
         for part, found in zip(parts, pool.map(digest_of, parts), strict=True):
             if part[1] == 0:
                 tensor = file.tensors[part[0]]
                 told = (tensor.name, tensor.type.name, tensor.shape, tensor.layout, tensor.n_bytes)
                 whole.update(repr(told).encode())
             whole.update(found)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C doesn't wait for all of the file
     return whole.digest()

@@ -13,8 +13,7 @@ from edgeqwen.kernels.attention_types import SEGMENT
 class MappedSegment:
     """The extent of a segment; see ``edgeqwen.cache.sequence.Segment``.
 
-    ``tokens`` int32 [256]; ``seal`` uint32 [2]: how many positions the checksum covers, and the
-    checksum.
+    ``tokens``: int32 [256].
     """
 
     def __init__(self, handle: int, extent: Extent, kv_bytes: int, access: int) -> None:
@@ -24,8 +23,19 @@ class MappedSegment:
         self._mapping = mmap.mmap(handle, size, access=access, offset=extent.offset)
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8)
         self.tokens = self._bytes[: 4 * SEGMENT].view(np.int32)
-        self.seal = self._bytes[SEAL_OFFSET : SEAL_OFFSET + 8].view(np.uint32)
+        self._seal = self._bytes[SEAL_OFFSET : SEAL_OFFSET + 8].view(np.uint64)
         self.address = int(self._bytes.ctypes.data) + KV_OFFSET
+
+    @property
+    def seal(self) -> tuple[int, int]:
+        """How many positions the checksum covers, and the checksum; zeros where there is none."""
+        both = int(self._seal[0])
+        return both & 0xFFFFFFFF, both >> 32
+
+    @seal.setter
+    def seal(self, seal: tuple[int, int]) -> None:
+        # One store, so that whoever kills the process leaves the old seal or the new one.
+        self._seal[0] = seal[0] | seal[1] << 32
 
     def view(self, offset: int, size: int) -> NDArray[np.uint8]:
         """Returns a uint8 view of some bytes of the keys and values."""
@@ -38,6 +48,6 @@ class MappedSegment:
     def close(self) -> None:
         """Unmaps it. Nothing may use its addresses any more."""
         empty = np.zeros(0, np.uint8)
-        self._bytes, self.tokens, self.seal = empty, empty.view(np.int32), empty.view(np.uint32)
+        self._bytes, self.tokens, self._seal = empty, empty.view(np.int32), empty.view(np.uint64)
         with contextlib.suppress(BufferError):
             self._mapping.close()

@@ -59,8 +59,8 @@ class Sequence:
             raise OptionError(
                 f"can't truncate to {n_tokens} tokens: the sequence holds {self.n_tokens}"
             )
-        self._store.truncate(n_tokens)
         self._table = np.zeros(0, np.int64)
+        self._store.truncate(n_tokens)
 
     def move_to(self, keep: int, n_dropped: int) -> tuple[int, int]:
         """Prepares to forget ``n_dropped`` tokens behind the first ``keep``.

@@ -6,24 +6,27 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeqwen.cache.disk import allocate, refusals, write
+from edgeqwen.cache.disk import allocate, refusals, replacement, write
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.cache.session_format import (
-    FIRST_UNIT,
     KV_OFFSET,
     UNIT_BYTES,
+    Commit,
     Extent,
     Identity,
     units,
 )
+from edgeqwen.cache.session_lock import SessionLock
 from edgeqwen.cache.session_state import (
-    BINARY,
     SessionState,
+    exists,
     open_session,
     read_commits,
     read_identity,
     read_state,
     read_transcript,
+    real_path,
+    write_head,
 )
 from edgeqwen.cache.store import MemoryStore
 from edgeqwen.errors import SessionError
@@ -40,7 +43,7 @@ def reading(path: Path) -> Iterator[tuple[int, Identity, SessionState]]:
     handle = open_session(path, os.O_RDONLY)
     try:
         identity = read_identity(handle, path)
-        state = read_state(handle, path, identity, mmap.ACCESS_READ)
+        state = _read_state(handle, path, identity)
         try:
             yield handle, identity, state
         finally:
@@ -49,10 +52,27 @@ def reading(path: Path) -> Iterator[tuple[int, Identity, SessionState]]:
         os.close(handle)
 
 
+def _read_state(handle: int, path: Path, identity: Identity) -> SessionState:
+    """Reads the state of a session that may be written to at the same time."""
+    for _ in range(_ATTEMPTS):
+        before = read_commits(handle)
+        try:
+            return read_state(handle, path, identity, mmap.ACCESS_READ)
+        except SessionError:
+            if before and before == read_commits(handle):
+                raise
+    return read_state(handle, path, identity, mmap.ACCESS_READ)
+
+
 def is_still(handle: int, state: SessionState) -> bool:
-    """Whether the state's tokens are all still in the file, so that what was read is theirs."""
+    """Whether what the state names is all still in the file, so that what was read is its own."""
+
+    def named(commit: Commit) -> tuple[int, ...]:
+        place = commit.transcript_unit, commit.transcript_bytes, commit.transcript_crc
+        return commit.edits, *place
+
     commits = read_commits(handle)
-    return bool(commits) and commits[0].edits == state.commit.edits
+    return bool(commits) and named(commits[0]) == named(state.commit)
 
 
 def copy_to_memory(path: Path, expected: Identity) -> tuple[MemoryStore, bytes, int]:
@@ -66,10 +86,12 @@ def copy_to_memory(path: Path, expected: Identity) -> tuple[MemoryStore, bytes, 
                 raise SessionError(f"{path}: can't be continued: {why}; load that model")
             layout = identity.layout
             store = MemoryStore(layout, state.tokens)
+            transcript = _transcript(handle, state, path)
+            if transcript is None:
+                continue
             for segment in state.segments[: n_segments(len(state.tokens))]:
                 size = layout.segment_bytes
                 store.new_segment().view(0, size)[:] = segment.view(0, size)
-            transcript = read_transcript(handle, state.commit, path)
             if is_still(handle, state):
                 return store, transcript, state.commit.edits
             store.close()
@@ -79,44 +101,53 @@ def copy_to_memory(path: Path, expected: Identity) -> tuple[MemoryStore, bytes, 
 def copy_session(source: Path, target: Path) -> None:
     """Copies a session's file, without the gaps in it; where the system can, only on write.
 
-    Raises SessionError, also where there is a file ``target``, and DiskError.
+    Raises SessionError, also where there is a file ``target``, SessionLockedError and DiskError.
     """
-    if target.exists():
-        raise SessionError(f"{target}: is there already; name another file")
-    aside = target.with_name(f".{target.name}.new")
+    target = real_path(target)
     with reading(source):
         pass  # a clear error before anything is written
-    with refusals(target):
-        copy = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
+    lock = SessionLock.acquire(target)
     try:
+        if exists(target):
+            raise SessionError(f"{target}: is there already; name another file")
         for _ in range(_ATTEMPTS):
-            if _copied(source, copy, target):
-                break
-        else:
-            raise _restless(source)
-        with refusals(target):
-            os.fsync(copy)
-            os.replace(aside, target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+            with contextlib.suppress(_Changed), replacement(target) as copy:
+                _copy(source, copy, target)
+                return
+        raise _restless(source)
     finally:
-        os.close(copy)
+        lock.release()
 
 
-def _copied(source: Path, copy: int, target: Path) -> bool:
-    """Copies all parts of a session; False if it was changed meanwhile."""
+class _Changed(Exception):  # noqa: N818
+    """A session was changed while it was copied."""
+
+
+def _copy(source: Path, copy: int, target: Path) -> None:
+    """Copies what a session names, and records that name it. Raises _Changed."""
     with reading(source) as (handle, identity, state):
         segment_units = units(KV_OFFSET + identity.layout.segment_bytes)
         extents = [Extent(first, segment_units) for first in state.commit.segments]
         if state.commit.transcript is not None:
             extents.append(state.commit.transcript)
-        # The records first: whatever is added later doesn't count.
-        for extent in [Extent(0, FIRST_UNIT), *extents]:
+        # Not the source's records: they may name by now what isn't copied. All will be on the disk.
+        write_head(copy, target, identity, state.commit.all_stored())
+        for extent in extents:
             allocate(copy, extent.offset, extent.n_units * UNIT_BYTES, target)
             with refusals(target):
                 copy_bytes(handle, copy, extent.offset, extent.offset, extent.n_units * UNIT_BYTES)
-        return is_still(handle, state)
+        if not is_still(handle, state):
+            raise _Changed
+
+
+def _transcript(handle: int, state: SessionState, path: Path) -> bytes | None:
+    """Returns a state's transcript, or None if another has taken its place meanwhile."""
+    try:
+        return read_transcript(handle, state.commit, path)
+    except SessionError:
+        if is_still(handle, state):
+            raise
+        return None
 
 
 def copy_bytes(source: int, target: int, start: int, to: int, n_bytes: int) -> None:

@@ -3,9 +3,11 @@
 The file is mapped, so what a step writes is in the system's hands at once, and outlives the
 process. A step first writes keys and values where no committed token is, then their ids, and then
 commits: a record in one of two slots (``edgeqwen.cache.session_format``). Taking tokens away is
-committed into both slots before anything is written over them.
+committed into both slots before anything is written over them. What was sealed is on the disk:
+records on the disk are changed before it is written over, and its place isn't used again.
 """
 
+import dataclasses
 import mmap
 import os
 import shutil
@@ -15,13 +17,22 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeqwen.cache.disk import SPARE_BYTES, allocate, boot_identity, disk_full, refusals, write
+from edgeqwen.cache.disk import (
+    SPARE_BYTES,
+    allocate,
+    boot_identity,
+    disk_full,
+    refusals,
+    replacement,
+    write,
+)
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import (
     FIRST_UNIT,
     KV_OFFSET,
     MAX_SEGMENTS,
+    MAX_TRANSCRIPT_BYTES,
     SLOTS,
     UNIT_BYTES,
     Commit,
@@ -32,13 +43,15 @@ from edgeqwen.cache.session_format import (
 )
 from edgeqwen.cache.session_lock import SessionLock
 from edgeqwen.cache.session_state import (
-    BINARY,
     SessionState,
+    exists,
     open_session,
     read_identity,
     read_state,
     read_transcript,
+    real_path,
     tokens_crc,
+    write_head,
 )
 from edgeqwen.errors import ContextFullError, SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
@@ -47,7 +60,8 @@ from edgeqwen.kernels.attention_types import SEGMENT
 class SessionFile:
     """A session file, open for writing by this object alone; ``create`` or ``open`` makes it.
 
-    ``tokens`` are those whose keys and values are in ``segments``.
+    ``tokens`` are those whose keys and values are in ``segments``. After an error of whatever kind
+    it must be abandoned, and opened again.
     """
 
     def __init__(
@@ -61,13 +75,10 @@ class SessionFile:
         self._kv_bytes = identity.layout.segment_bytes
         self._targets: list[MappedSegment] = []
         self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
-        # In both slots: where one can't be read, it must not come back to life later. Tokens whose
-        # keys and values were lost with the system are lost here.
-        self._commit.n_tokens = len(state.tokens)
-        self._commit.tokens_crc = tokens_crc(state.tokens)
-        self._commit.n_stored = min(state.commit.n_stored, len(state.tokens))
-        self._commit.boot = boot_identity()
-        self._write_both()
+        # In both slots: where one can't be read, it must not come back to life later. What was lost
+        # with the system is lost here.
+        self._write_both(dataclasses.replace(state.commit, boot=boot_identity()))
+        self._unseal(len(self.tokens))
 
     @classmethod
     def create(
@@ -77,36 +88,29 @@ class SessionFile:
 
         Raises SessionError if there is a file of that name, SessionLockedError and DiskError.
         """
+        path = real_path(path)
         lock = SessionLock.acquire(path)
         try:
-            if path.exists() and not replace:
+            if not replace and exists(path):
                 raise SessionError(f"{path}: is there already; open it, or name another file")
-            # Written aside: whoever kills the process leaves no half of a file under the name.
-            aside = path.with_name(f".{path.name}.new")
-            with refusals(path):
-                handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
-            try:
-                allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
-                with refusals(path):
-                    write(handle, 0, identity.encode())
-                session = cls(path, handle, identity, lock, SessionState(Commit(), [], []))
-            except BaseException:
-                os.close(handle)
-                aside.unlink(missing_ok=True)
-                raise
-            try:
-                session.set_transcript(transcript)
-                with refusals(path):
-                    os.fsync(handle)
-                    os.replace(aside, path)
-            except BaseException:
-                session.abandon()
-                aside.unlink(missing_ok=True)
-                raise
+            commit = Commit(
+                number=1,
+                boot=boot_identity(),
+                transcript_unit=FIRST_UNIT if transcript else 0,
+                transcript_bytes=len(transcript),
+                transcript_crc=zlib.crc32(transcript),
+                time=time.time(),
+            )
+            with replacement(path) as handle:
+                write_head(handle, path, identity, commit.all_stored())
+                if (extent := commit.transcript) is not None:
+                    allocate(handle, extent.offset, extent.n_units * UNIT_BYTES, path)
+                    with refusals(path):
+                        write(handle, extent.offset, transcript)
+            return cls._opened(path, identity, lock)
         except BaseException:
             lock.release()
             raise
-        return session
 
     @classmethod
     def open(cls, path: Path, expected: Identity) -> "SessionFile":
@@ -115,25 +119,35 @@ class SessionFile:
         Raises SessionError for anything else or a damaged file, SessionLockedError while it is
         open elsewhere, and DiskError where it can't be written.
         """
+        path = real_path(path)
         os.close(open_session(path, os.O_RDONLY))  # no lock beside a file that isn't there
         lock = SessionLock.acquire(path)
         try:
-            handle = open_session(path, os.O_RDWR)
-            try:
-                identity = read_identity(handle, path)
-                if why := expected.difference(identity):
-                    raise SessionError(
-                        f"{path}: can't be continued: {why}; load that model, or have the "
-                        "conversation read again by this one (rebuild, --rebuild)"
-                    )
-                state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
-            except BaseException:
-                os.close(handle)
-                raise
-            return cls(path, handle, identity, lock, state)
+            return cls._opened(path, expected, lock)
         except BaseException:
             lock.release()
             raise
+
+    @classmethod
+    def _opened(cls, path: Path, expected: Identity, lock: SessionLock) -> "SessionFile":
+        handle = open_session(path, os.O_RDWR)
+        try:
+            identity = read_identity(handle, path)
+            if why := expected.difference(identity):
+                raise SessionError(
+                    f"{path}: can't be continued: {why}; load that model, or have the "
+                    "conversation read again by this one (rebuild, --rebuild)"
+                )
+            state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
+            # A file that was copied may have holes, for which a full disk has no room.
+            allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
+            for segment in state.segments[len(state.tokens) // SEGMENT :]:
+                extent = segment.extent
+                allocate(handle, extent.offset, extent.n_units * UNIT_BYTES, path)
+        except BaseException:
+            os.close(handle)
+            raise
+        return cls(path, handle, identity, lock, state)
 
     @property
     def edits(self) -> int:
@@ -147,7 +161,7 @@ class SessionFile:
                 f"{self.path}: a session holds {MAX_SEGMENTS * SEGMENT} tokens at most"
             )
         segment = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
-        segment.seal[:] = 0
+        segment.seal = 0, 0
         self.segments.append(segment)
         return segment
 
@@ -165,26 +179,32 @@ class SessionFile:
         commit.tokens_crc = tokens_crc(tokens, commit.tokens_crc)
         if len(commit.segments) != len(self.segments):
             commit.segments = tuple(segment.extent.first for segment in self.segments)
-        self._write()
+        self._write(commit)
 
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
         if n_tokens == len(self.tokens):
             return
+        was_stored = n_tokens < self._commit.n_stored
         del self.tokens[n_tokens:]
         kept = self.segments[: n_segments(n_tokens)]
-        commit = self._commit
-        commit.n_tokens = n_tokens
-        commit.tokens_crc = tokens_crc(self.tokens)
-        commit.n_stored = min(commit.n_stored, n_tokens)
-        commit.edits += 1
-        commit.segments = tuple(segment.extent.first for segment in kept)
-        self._write_both()
+        self._write_both(
+            dataclasses.replace(
+                self._commit,
+                n_tokens=n_tokens,
+                tokens_crc=tokens_crc(self.tokens),
+                n_stored=n_tokens if was_stored else self._commit.n_stored,
+                stored_crc=tokens_crc(self.tokens) if was_stored else self._commit.stored_crc,
+                edits=self._commit.edits + 1,
+                segments=tuple(segment.extent.first for segment in kept),
+                time=time.time(),
+            ),
+            sync=was_stored,
+        )
         for segment in self.segments[len(kept) :]:
             segment.close()
         self.segments = kept
-        if kept and kept[-1].seal[0] > n_tokens - (len(kept) - 1) * SEGMENT:
-            kept[-1].seal[0] = 0
+        self._unseal(n_tokens)
 
     def targets(self, keep: int, n_tokens: int) -> Sequence[MappedSegment]:
         """See ``edgeqwen.cache.store.Store``: beside what is committed, which must stay whole."""
@@ -204,13 +224,21 @@ class SessionFile:
         for i, segment in enumerate(self.segments[first:], first):
             ids = self.tokens[i * SEGMENT : (i + 1) * SEGMENT]
             segment.tokens[: len(ids)] = ids
-            segment.seal[0] = 0
-        commit = self._commit
-        commit.n_tokens, commit.tokens_crc = len(self.tokens), tokens_crc(self.tokens)
-        commit.n_stored = min(commit.n_stored, keep)
-        commit.edits += 1
-        commit.segments = tuple(segment.extent.first for segment in self.segments)
-        self._write_both()
+            segment.seal = 0, 0
+        n_stored = min(self._commit.n_stored, first * SEGMENT)
+        self._write_both(
+            dataclasses.replace(
+                self._commit,
+                n_tokens=len(self.tokens),
+                tokens_crc=tokens_crc(self.tokens),
+                n_stored=n_stored,
+                stored_crc=tokens_crc(self.tokens[:n_stored]),
+                edits=self._commit.edits + 1,
+                segments=tuple(segment.extent.first for segment in self.segments),
+                time=time.time(),
+            ),
+            sync=True,
+        )
         for segment in old[first:]:
             segment.close()
 
@@ -220,16 +248,29 @@ class SessionFile:
         return read_transcript(self._handle, self._commit, self.path)
 
     def set_transcript(self, data: bytes) -> None:
-        """Stores the text of the conversation, in place of what there was."""
+        """Stores the text of the conversation, in place of what there was. Raises DiskError.
+
+        Raises SessionError for more than 256 MB.
+        """
+        if len(data) > MAX_TRANSCRIPT_BYTES:
+            raise SessionError(
+                f"{self.path}: its messages have {len(data)} bytes, but a session keeps "
+                f"{MAX_TRANSCRIPT_BYTES} at most; begin a new session"
+            )
         extent = None
         if data:
             extent = self._allocate(units(len(data)))
             with refusals(self.path):
                 write(self._handle, extent.offset, data)
-        commit = self._commit
-        commit.transcript_unit = extent.first if extent else 0
-        commit.transcript_bytes, commit.transcript_crc = len(data), zlib.crc32(data)
-        self._write_both()
+        self._write_both(
+            dataclasses.replace(
+                self._commit,
+                transcript_unit=extent.first if extent else 0,
+                transcript_bytes=len(data),
+                transcript_crc=zlib.crc32(data),
+                time=time.time(),
+            )
+        )
 
     def seal(self) -> None:
         """Computes the checksums of what has none, and writes everything to the disk.
@@ -242,14 +283,13 @@ class SessionFile:
                 if n <= 0 or (segment.seal[0] == n and i * SEGMENT + n <= self._commit.n_stored):
                     continue
                 kv = segment.view(0, self._kv_bytes)
-                segment.seal[1] = self.identity.layout.checksum(kv, n)
-                segment.seal[0] = n
+                segment.seal = n, self.identity.layout.checksum(kv, n)
                 segment.flush()
-            if self._commit.n_stored != len(self.tokens):
-                self._commit.n_stored = len(self.tokens)
-                self._write_both()
-            os.fsync(self._handle)
-            self._head.flush()
+            stored = self._commit.all_stored()
+            if stored != self._commit:
+                # First what the record says is there.
+                os.fsync(self._handle)
+                self._write_both(stored, sync=True)
 
     def close(self) -> None:
         """Seals the file and lets others open it. Idempotent."""
@@ -276,24 +316,40 @@ class SessionFile:
 
     def _allocate(self, n_units: int) -> Extent:
         used = [segment.extent for segment in (*self.segments, *self._targets)]
-        if self._commit.transcript is not None:
-            used.append(self._commit.transcript)
+        # What was sealed must be there until something else is.
+        transcripts = self._commit.transcript, self._commit.stored_transcript
+        used += [extent for extent in transcripts if extent is not None]
         extent = free_extent(used, n_units)
         size = extent.n_units * UNIT_BYTES
-        if shutil.disk_usage(self.path.parent).free < size + SPARE_BYTES:
+        with refusals(self.path):
+            free = shutil.disk_usage(self.path.parent).free
+        if free < size + SPARE_BYTES:
             raise disk_full(self.path)
         allocate(self._handle, extent.offset, size, self.path)
         return extent
 
-    def _write(self) -> None:
+    def _write(self, commit: Commit) -> None:
         """Writes the next record, into the slot that doesn't hold the newest."""
-        commit = self._commit
-        commit.number += 1
+        commit.number = self._commit.number + 1
         data = commit.encode()
         start = SLOTS[commit.number % 2] * UNIT_BYTES
         self._head[start : start + len(data)] = data
+        self._commit = commit
 
-    def _write_both(self) -> None:
-        self._commit.time = time.time()
-        self._write()
-        self._write()
+    def _write_both(self, commit: Commit, *, sync: bool = False) -> None:
+        """Writes the next record into both slots; ``sync``: to the disk, one after the other."""
+        for _ in SLOTS:
+            self._write(dataclasses.replace(commit))
+            if sync:
+                self._sync()
+
+    def _sync(self) -> None:
+        """Writes the records to the disk."""
+        with refusals(self.path):
+            self._head.flush()
+            os.fsync(self._handle)  # Windows: the other hands pages to the system only
+
+    def _unseal(self, n_tokens: int) -> None:
+        """Takes away a seal that covers more than so many tokens, which will be written over."""
+        if n_tokens % SEGMENT and self.segments[n_tokens // SEGMENT].seal[0] > n_tokens % SEGMENT:
+            self.segments[n_tokens // SEGMENT].seal = 0, 0

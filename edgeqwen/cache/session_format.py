@@ -9,6 +9,7 @@ units: segments (256 token ids, a seal, 256 positions of keys and values), and t
 All numbers are little-endian.
 """
 
+import dataclasses
 import functools
 import struct
 import zlib
@@ -35,8 +36,10 @@ _IDENTITY = struct.Struct("<IIIIQ16s32s32sI256s")
 IDENTITY_BYTES = _HEAD.size + _IDENTITY.size
 
 _RECORD_HEAD = struct.Struct("<II")  # CRC-32 of what follows, bytes of the record
-_RECORD = struct.Struct("<QQIQ16sQIIIId")
+_RECORD = struct.Struct("<QQI16sQIIIQIIIIdI")
 MAX_SEGMENTS = (UNIT_BYTES - _RECORD_HEAD.size - _RECORD.size) // 4
+MAX_TRANSCRIPT_BYTES = 1 << 28
+_MOST_COUNTED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,21 +149,27 @@ class Commit:
     """One commit record: the state of the session after a step.
 
     ``number`` grows with every record; ``n_tokens``: the tokens there are; ``tokens_crc``: the
-    CRC-32 of their ids, int32. Of these, the first ``n_stored`` have keys and values that were
-    written to the disk; the others are in the system's memory as long as it runs, and ``boot``
-    tells whether it has been restarted. ``edits`` counts how often tokens were taken away.
-    ``segments``: the first unit of each segment's extent. ``time``: seconds since 1970.
+    CRC-32 of their ids, int32. ``edits`` counts how often tokens were taken away. ``segments``: the
+    first unit of each segment's extent. ``time``: seconds since 1970.
+
+    What is named ``stored`` was written to the disk before the record: so many of the first tokens
+    with their keys and values, and a transcript, perhaps an older one. The rest is in the system's
+    memory as long as it runs, and ``boot`` tells whether it has been restarted.
     """
 
     number: int = 0
     n_tokens: int = 0
     tokens_crc: int = 0
-    n_stored: int = 0
     boot: bytes = bytes(16)
     edits: int = 0
     transcript_unit: int = 0
     transcript_bytes: int = 0
     transcript_crc: int = 0
+    n_stored: int = 0
+    stored_crc: int = 0
+    stored_unit: int = 0
+    stored_bytes: int = 0
+    stored_transcript_crc: int = 0
     time: float = 0.0
     segments: tuple[int, ...] = field(default=())
 
@@ -170,14 +179,18 @@ class Commit:
             self.number,
             self.n_tokens,
             self.tokens_crc,
-            self.n_stored,
             self.boot,
             self.edits,
             self.transcript_unit,
             self.transcript_bytes,
             self.transcript_crc,
-            len(self.segments),
+            self.n_stored,
+            self.stored_crc,
+            self.stored_unit,
+            self.stored_bytes,
+            self.stored_transcript_crc,
             self.time,
+            len(self.segments),
         ) + _packed(self.segments)
         size = struct.pack("<I", _RECORD_HEAD.size + len(body))
         return struct.pack("<I", zlib.crc32(body, zlib.crc32(size))) + size + body
@@ -185,13 +198,15 @@ class Commit:
     @classmethod
     def decode(cls, slot: bytes) -> "Commit | None":
         """Reads a slot; None where it holds no whole record."""
+        if len(slot) < _RECORD_HEAD.size:
+            return None
         checksum, n_bytes = _RECORD_HEAD.unpack_from(slot)
         if not _RECORD_HEAD.size + _RECORD.size <= n_bytes <= len(slot):
             return None
         if zlib.crc32(slot[4:n_bytes]) != checksum:
             return None
         fields: list[Any] = [*_RECORD.unpack_from(slot, _RECORD_HEAD.size)]
-        n = fields.pop(-2)
+        n = fields.pop()
         if n_bytes != _RECORD_HEAD.size + _RECORD.size + 4 * n:
             return None
         fields.append(struct.unpack_from(f"<{n}I", slot, _RECORD_HEAD.size + _RECORD.size))
@@ -200,15 +215,47 @@ class Commit:
     @property
     def transcript(self) -> Extent | None:
         """Where the transcript is, if there is one."""
-        if self.transcript_bytes == 0:
-            return None
-        return Extent(self.transcript_unit, units(self.transcript_bytes))
+        return _extent(self.transcript_unit, self.transcript_bytes)
+
+    @property
+    def stored_transcript(self) -> Extent | None:
+        """Where the transcript is that was written to the disk, if one was."""
+        return _extent(self.stored_unit, self.stored_bytes)
+
+    def all_stored(self) -> "Commit":
+        """Returns the record of a session of which everything has been written to the disk."""
+        return dataclasses.replace(
+            self,
+            n_stored=self.n_tokens,
+            stored_crc=self.tokens_crc,
+            stored_unit=self.transcript_unit,
+            stored_bytes=self.transcript_bytes,
+            stored_transcript_crc=self.transcript_crc,
+        )
+
+    def only_stored(self) -> "Commit":
+        """Returns the record of what is left when all else went with the system."""
+        return dataclasses.replace(
+            self,
+            n_tokens=self.n_stored,
+            tokens_crc=self.stored_crc,
+            transcript_unit=self.stored_unit,
+            transcript_bytes=self.stored_bytes,
+            transcript_crc=self.stored_transcript_crc,
+            segments=self.segments[: n_segments(self.n_stored)],
+        )
 
     def problem(self, segment_units: int, n_units: int) -> str | None:
         """Returns why the record can't be of a file of ``n_units`` units, if it can't."""
+        if max(self.number, self.edits) > _MOST_COUNTED or not 0 <= self.time < _MOST_COUNTED:
+            return "its counters are out of range"
+        if max(self.transcript_bytes, self.stored_bytes) > MAX_TRANSCRIPT_BYTES:
+            return f"its messages can't take {max(self.transcript_bytes, self.stored_bytes)} bytes"
+        if self.n_stored > self.n_tokens:
+            return f"it can't have stored {self.n_stored} of {self.n_tokens} tokens"
         extents = [Extent(first, segment_units) for first in self.segments]
-        if self.transcript is not None:
-            extents.append(self.transcript)
+        # A set: both transcripts may be the same.
+        extents += [e for e in {self.transcript, self.stored_transcript} if e is not None]
         extents.sort(key=lambda extent: extent.first)
         end = FIRST_UNIT
         for extent in extents:
@@ -223,6 +270,10 @@ class Commit:
         if n_segments(self.n_tokens) > len(self.segments):
             return f"{self.n_tokens} tokens don't fit into {len(self.segments)} segments"
         return None
+
+
+def _extent(unit: int, n_bytes: int) -> Extent | None:
+    return Extent(unit, units(n_bytes)) if n_bytes else None
 
 
 def units(n_bytes: int) -> int:

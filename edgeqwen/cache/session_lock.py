@@ -27,7 +27,10 @@ class SessionLock:
         import filelock  # takes as long as half of a start
 
         # Not a singleton: a second opener in this process is a second opener.
-        lock = filelock.FileLock(lock_path(path), timeout=0, is_singleton=False)
+        # Not thread-local: a conversation may be closed, or forgotten, in another thread.
+        lock = filelock.FileLock(
+            lock_path(path), timeout=0, mode=0o600, is_singleton=False, thread_local=False
+        )
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -35,8 +38,8 @@ class SessionLock:
                 f"{path}: is open in another program or another conversation; close it there, or "
                 "take a copy of it (fork, --fork)"
             ) from None
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, NotImplementedError) as error:  # the latter: no locks in this file system
+            reason = getattr(error, "strerror", None) or error
             raise DiskError(
                 f"{path}: can't be locked: {reason}; make its folder writable, or take a copy of "
                 "the session elsewhere (fork, --fork)"

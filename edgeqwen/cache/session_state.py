@@ -1,4 +1,4 @@
-"""What a session file holds: its newest commit that can be trusted, read and mapped."""
+"""How a session file begins; and its newest commit that can be trusted, read and mapped."""
 
 import mmap
 import os
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeqwen.cache.disk import boot_identity, refusals
+from edgeqwen.cache.disk import BINARY, allocate, boot_identity, refusals, write
 from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import (
     FIRST_UNIT,
     IDENTITY_BYTES,
     KV_OFFSET,
+    MAX_TRANSCRIPT_BYTES,
     SLOTS,
     UNIT_BYTES,
     Commit,
@@ -24,8 +25,6 @@ from edgeqwen.cache.session_format import (
     units,
 )
 from edgeqwen.errors import SessionError
-
-BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(slots=True)
@@ -48,10 +47,10 @@ def open_session(path: Path, flags: int) -> int:
     try:
         # Before opening it: opening a pipe would wait for a writer.
         if not path.is_file():
-            what = "is no regular file, expected a session" if path.exists() else "no such session"
+            what = "is no regular file, expected a session" if exists(path) else "no such session"
             raise SessionError(f"{path}: {what}")
-    except PermissionError as error:
-        raise SessionError(f"{path}: permission denied; make its folder readable") from error
+    except OSError as error:
+        raise _unreachable(path, error) from error
     if flags == os.O_RDONLY:
         try:
             return os.open(path, flags | BINARY)
@@ -59,6 +58,34 @@ def open_session(path: Path, flags: int) -> int:
             raise SessionError(f"{path}: can't be read: {error.strerror or error}") from error
     with refusals(path):
         return os.open(path, flags | BINARY)
+
+
+def real_path(path: Path) -> Path:
+    """Returns a file's only name: absolute and without links, so that all lock the same file."""
+    return Path(os.path.realpath(path))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file of that name. Raises SessionError where that can't be told."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unreachable(path, error) from error
+
+
+def _unreachable(path: Path, error: OSError) -> SessionError:
+    if isinstance(error, PermissionError):
+        return SessionError(f"{path}: permission denied; make its folder readable")
+    return SessionError(f"{path}: can't be read: {error.strerror or error}")
+
+
+def write_head(handle: int, path: Path, identity: Identity, commit: Commit) -> None:
+    """Writes the identity, and a record into both slots. Raises DiskError."""
+    allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
+    with refusals(path):
+        write(handle, 0, identity.encode())
+        for slot in SLOTS:
+            write(handle, slot * UNIT_BYTES, commit.encode())
 
 
 def read_identity(handle: int, path: Path) -> Identity:
@@ -86,24 +113,28 @@ def read_commits(handle: int) -> list[Commit]:
 def read_state(handle: int, path: Path, identity: Identity, access: int) -> SessionState:
     """Maps what the newest whole commit names, if all of that is there.
 
-    Where the system was started anew since, keys and values that weren't on the disk by then don't
-    count. Raises SessionError, telling what is wrong with each record.
+    Where the system was started anew since, only what was on the disk by then counts. Raises
+    SessionError, telling what is wrong with each record.
     """
     problems: list[str] = []
+    boot = boot_identity()
+    kv_bytes = identity.layout.segment_bytes
+    segment_units = units(KV_OFFSET + kv_bytes)
     for commit in read_commits(handle):
+        if commit.boot != boot or boot == bytes(16):
+            commit = commit.only_stored()
         n_units = os.fstat(handle).st_size // UNIT_BYTES
-        kv_bytes = identity.layout.segment_bytes
-        segment_units = units(KV_OFFSET + kv_bytes)
         problem = commit.problem(segment_units, n_units)
         if problem is None:
-            segments = [
-                MappedSegment(handle, Extent(first, segment_units), kv_bytes, access)
-                for first in commit.segments
-            ]
+            try:
+                segments = [
+                    MappedSegment(handle, Extent(first, segment_units), kv_bytes, access)
+                    for first in commit.segments
+                ]
+            except (OSError, ValueError, OverflowError) as error:  # no memory, or cut meanwhile
+                raise SessionError(f"{path}: can't be mapped into memory: {error}") from error
             state = SessionState(commit, segments, token_ids(segments, commit.n_tokens))
             if _are_sound(state, identity.vocab_size):
-                if commit.boot != boot_identity() or commit.boot == bytes(16):
-                    del state.tokens[commit.n_stored :]
                 return state
             state.close()
             problem = f"the checksum of its {commit.n_tokens} tokens is wrong"
@@ -138,9 +169,12 @@ def salvage(path: Path) -> tuple[bytes, list[int], int]:
     handle = open_session(path, os.O_RDONLY)
     try:
         size = os.fstat(handle).st_size
-        for commit in read_commits(handle):
+        commits = read_commits(handle)
+        for commit in [*commits, *(commit.only_stored() for commit in commits)]:
             extent = commit.transcript
-            if extent is None or extent.offset + commit.transcript_bytes > size:
+            if extent is None or commit.transcript_bytes > min(
+                MAX_TRANSCRIPT_BYTES, size - extent.offset
+            ):
                 continue
             try:
                 transcript = read_transcript(handle, commit, path)
@@ -181,7 +215,7 @@ def _are_sound(state: SessionState, vocab_size: int) -> bool:
 
 def _read(handle: int, n_bytes: int) -> bytes:
     parts = []
-    while n_bytes > 0 and (part := os.read(handle, n_bytes)):
+    while n_bytes > 0 and (part := os.read(handle, min(n_bytes, 1 << 20))):
         parts.append(part)
         n_bytes -= len(part)
     return b"".join(parts)

@@ -112,9 +112,7 @@ class MemoryStore:
 
     def new_segment(self) -> Segment:
         """See ``Store``."""
-        n_tokens = (len(self.segments) + 1) * SEGMENT
-        region = Region(self.layout.segment_bytes, purpose=f"a KV cache for {n_tokens} tokens")
-        self.segments.append(SharedSegment(region))
+        self.segments.append(self._made())
         return self.segments[-1]
 
     def append(self, tokens: Sequence[int]) -> None:
@@ -123,13 +121,14 @@ class MemoryStore:
 
     def truncate(self, n_tokens: int) -> None:
         """See ``Store``."""
-        del self.tokens[n_tokens:]
-        for segment in self.segments[n_segments(n_tokens) :]:
-            segment.close()
-        del self.segments[n_segments(n_tokens) :]
+        n_kept = n_segments(n_tokens)
         if n_tokens % SEGMENT:
             # Its other positions will be written anew, which other users must not see.
-            self._own(len(self.segments) - 1)
+            self._own(n_kept - 1)
+        del self.tokens[n_tokens:]
+        for segment in self.segments[n_kept:]:
+            segment.close()
+        del self.segments[n_kept:]
 
     def targets(self, keep: int, n_tokens: int) -> Sequence[Segment]:
         """See ``Store``: in place, but for what others use, too."""
@@ -149,7 +148,7 @@ class MemoryStore:
             self.layout, self.tokens[:n_tokens], [s.share() for s in self.segments[:n_full]]
         )
         if n_tokens % SEGMENT:
-            made._copy(self.segments[n_full])
+            made.segments.append(self._copy_of(self.segments[n_full]))
         return made
 
     @classmethod
@@ -157,7 +156,7 @@ class MemoryStore:
         """Returns a copy of the first ``n_tokens`` tokens of any store."""
         made = cls(layout, store.tokens[:n_tokens])
         for segment in store.segments[: n_segments(n_tokens)]:
-            made._copy(segment)
+            made.segments.append(made._copy_of(segment))
         return made
 
     def seal(self) -> None:
@@ -177,10 +176,15 @@ class MemoryStore:
         """Copies a segment that others use, too."""
         shared = self.segments[i]
         if shared.n_users > 1:
-            self._copy(shared)
-            self.segments[i] = self.segments.pop()
+            self.segments[i] = self._copy_of(shared)
             shared.close()
 
-    def _copy(self, segment: Segment) -> None:
-        size = self.layout.segment_bytes
-        self.new_segment().view(0, size)[:] = segment.view(0, size)
+    def _made(self) -> SharedSegment:
+        n_tokens = (len(self.segments) + 1) * SEGMENT
+        purpose = f"a KV cache for {n_tokens} tokens"
+        return SharedSegment(Region(self.layout.segment_bytes, purpose=purpose))
+
+    def _copy_of(self, segment: Segment) -> SharedSegment:
+        made, size = self._made(), self.layout.segment_bytes
+        made.view(0, size)[:] = segment.view(0, size)
+        return made
