@@ -212,6 +212,7 @@ class Engine:
             self._records.clear()
             for buffers in self._buffers.values():
                 buffers.close()
+            self._recorder.key_biases.close()
             self._weights.close()
 
     def _check_open(self) -> None:
@@ -260,6 +261,7 @@ class Engine:
             sequence.reserve(n_past + len(tokens))
             state["n_tokens"], state["n_past"] = len(tokens), n_past
             state["tokens"], state["segments"] = tokens.ctypes.data, sequence.table
+            state["rotations"] = self._recorder.key_biases.rotations(n_past + len(tokens))
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.extend(tokens.tolist())
             if name == "screened":
@@ -274,6 +276,7 @@ class Engine:
     def kernels(self, steps: Iterable[str] = STEPS) -> Kernels:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
         kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
+        kernels |= self._recorder.key_biases.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
         if steps is STEPS and self._screen.exists:
             steps = (*STEPS, "screened")

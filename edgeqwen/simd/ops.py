@@ -173,6 +173,18 @@ def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def
 
 
 @operation
+def store_as_bf16(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to bfloat16 and stores it."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        e.store(e.f32_to_bf16(values[1]), values[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@operation
 def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
 
@@ -263,6 +275,18 @@ def scatter_as_f16(typing_context, address, stride, value):  # type: ignore[no-u
     def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
         e = Emitter(builder, value.isa)
         _scatter(builder, values[0], values[1], e.f32_to_f16(values[2]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), codegen
+
+
+@operation
+def scatter_as_bf16(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to bfloat16 and stores its elements ``stride`` bytes apart."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        _scatter(builder, values[0], values[1], e.f32_to_bf16(values[2]))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, value), codegen
