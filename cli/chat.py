@@ -11,6 +11,7 @@ def chat(
     threads: options.Threads = None,
     context: options.Context = None,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -29,7 +30,7 @@ def chat(
     from edgeqwen.cli.terminal import clean_line
 
     path = named_or_built_in(model)
-    with load_model(path, threads=threads, context=context, full_head=full_head) as loaded:
+    with load_model(path, threads=threads, context=context, full_head=full_head, kv=kv) as loaded:
         conversation = Conversation(
             loaded.chat(
                 system,

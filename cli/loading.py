@@ -27,9 +27,14 @@ def named_or_built_in(model: Path | None) -> Path:
 
 
 def load_model(
-    path: Path, *, threads: int | None, context: int | None, full_head: bool = False
+    path: Path,
+    *,
+    threads: int | None,
+    context: int | None,
+    full_head: bool = False,
+    kv: str = "f16",
 ) -> "Model":
-    """Loads a GGUF file; raises what ``edgeqwen.load`` raises."""
+    """Loads a GGUF file; raises what ``edgeqwen.load`` raises. ``kv`` is its ``cache_type``."""
     from edgeqwen import load
 
     # The first use of a model on a CPU compiles for some seconds: it shows here, and not as a
@@ -47,15 +52,18 @@ def load_model(
             path,
             n_threads=threads,
             max_context=context,
+            cache_type=kv,
             full_head=full_head,
             compiling=compiling,
             progress=progress,
         )
 
 
-def compile_kernels(path: Path | None, *, threads: int | None, full_head: bool = False) -> None:
+def compile_kernels(
+    path: Path | None, *, threads: int | None, full_head: bool = False, kv: str = "f16"
+) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
     from edgeqwen.engine import warmup
 
     with count_bar("compiling kernels for this CPU") as progress:
-        warmup(path, n_threads=threads, full_head=full_head, progress=progress)
+        warmup(path, n_threads=threads, full_head=full_head, cache_type=kv, progress=progress)

@@ -28,6 +28,7 @@ def perplexity(
     stride: options.Stride = None,
     special: options.Special = False,
     threads: options.Threads = None,
+    kv: options.CacheType = "f16",
     as_json: options.Json = False,
 ) -> None:
     """Measure how well a model predicts a text: lower is better, 1 is certainty.
@@ -46,7 +47,7 @@ def perplexity(
     from edgeqwen.perplexity import perplexity as measure
 
     stopped = threading.Event()
-    with load_model(named_or_built_in(model), threads=threads, context=None) as loaded:
+    with load_model(named_or_built_in(model), threads=threads, context=None, kv=kv) as loaded:
         tokens = loaded.tokenizer.encode(text, allow_special=special or file is None)
         with first_ctrl_c(stopped.set), count_bar("measuring") as bar:
             found = measure(

@@ -36,6 +36,7 @@ def run(
     threads: options.Threads = None,
     context: options.Context = None,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -70,7 +71,7 @@ def run(
         "seed": seed,
     }
     with load_model(
-        named_or_built_in(path), threads=threads, context=context, full_head=full_head
+        named_or_built_in(path), threads=threads, context=context, full_head=full_head, kv=kv
     ) as loaded:
         start = loaded.generate if raw else loaded.chat(system).send
         progress = PromptProgress()

@@ -25,7 +25,7 @@ from edgeqwen.model.weights import LayerWeights, Matrix, Weights
 from edgeqwen.simd.compile import INT
 from edgeqwen.simd.isa import Isa
 
-SAMPLED_ROWS = 16
+SAMPLED_ROWS = 8
 """Rows of W of each KV head that tell how much its keys scatter."""
 
 
@@ -54,12 +54,9 @@ class KeyBiases:
         return 0 if self._factor is None else int(self._pairs[layer].ctypes.data)
 
     @property
-    def n_pairs(self) -> NDArray[np.int32]:
-        """How many pairs of dimensions each layer and KV head keeps apart; 0 before the first step.
-
-        int32 [n_layers, n_kv_heads].
-        """
-        return self._pairs[:, :, 0]
+    def apart(self) -> NDArray[np.float32]:
+        """The biases kept apart, float32 [n_layers, n_kv_heads, head_dim]; zero until chosen."""
+        return self._subtracted.copy()
 
     def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
         """Returns what choosing compiles: by name, a function that does it."""

@@ -24,14 +24,22 @@ def test_bytes_per_token_of_the_family(size: str) -> None:
     config = from_hf(hf_config(size))
     assert CacheLayout.of(config, "f16").bytes_per_token == BYTES_PER_TOKEN[size]
     assert CacheLayout.of(config, "f32").bytes_per_token == 2 * BYTES_PER_TOKEN[size]
+    assert CacheLayout.of(config, "bf16").bytes_per_token == BYTES_PER_TOKEN[size]
+    # A float16 scale for 32 codes: 34 and 18 bytes instead of 64.
+    assert CacheLayout.of(config, "q8_0").bytes_per_token == BYTES_PER_TOKEN[size] * 34 // 64
+    assert CacheLayout.of(config, "q4_0").bytes_per_token == BYTES_PER_TOKEN[size] * 18 // 64
 
 
-def test_offsets() -> None:
+@pytest.mark.parametrize(
+    ("cache_type", "bytes_of_32"),
+    [("f16", 64), ("bf16", 64), ("q8_0", 34), ("q4_0", 18), ("f32", 128)],
+)
+def test_offsets(cache_type: str, bytes_of_32: int) -> None:
     """Layer by layer, KV head by KV head: K, then V."""
     config = from_gguf({"qwen2.attention.key_length": 32, "qwen2.attention.value_length": 32})
-    layout = CacheLayout.of(config, "f16")
+    layout = CacheLayout.of(config, cache_type)
     assert (layout.n_layers, layout.n_kv_heads, layout.head_dim) == (2, 2, 32)
-    assert layout.v_offset == 256 * 32 * 2
+    assert layout.v_offset == 256 * bytes_of_32
     assert layout.head_bytes == 2 * layout.v_offset
     assert layout.layer_bytes == 2 * layout.head_bytes
     assert layout.segment_bytes == 2 * layout.layer_bytes
@@ -46,5 +54,7 @@ def test_segments(n_tokens: int, expected: int) -> None:
 
 def test_an_unknown_cache_type_is_refused() -> None:
     with pytest.raises(OptionError) as caught:
-        CacheLayout.of(from_gguf(), "q4_0")
-    assert str(caught.value) == "cache_type is 'q4_0'; it must be one of f16, f32"
+        CacheLayout.of(from_gguf(), "q5_0")
+    assert str(caught.value) == (
+        "cache_type is 'q5_0'; it must be one of f16, bf16, q8_0, q4_0, f32"
+    )

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.oracles.blocks import round_f16
+
 CODES = {"q8_0": (-127, 127), "q4_0": (-8, 7)}
 
 
@@ -43,7 +45,7 @@ def held(x: np.ndarray, cache_type: str) -> np.ndarray:
         return from_bf16(bf16(x))
     with np.errstate(all="ignore"):
         if cache_type == "f16":
-            return x.astype(np.float16).astype(np.float32)
+            return round_f16(x).astype(np.float32)
         scales, codes = quantize(x.reshape(*x.shape[:-1], -1, 32), cache_type)
         return (scales.astype(np.float32)[..., None] * codes).reshape(x.shape)
 
