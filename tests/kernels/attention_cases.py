@@ -41,12 +41,10 @@ HEADS = [
     Heads(GENERIC_16, 128, 7, "f16", n_kv_heads=1),
     Heads(GENERIC_16, 32, 1, "f32", n_kv_heads=3),
     Heads(NATIVE, 64, 7, "q8_0"),
-    Heads(GENERIC_8, 128, 6, "q8_0", n_kv_heads=1),
     Heads(GENERIC, 32, 2, "q8_0"),
     Heads(NATIVE, 128, 7, "q4_0", n_kv_heads=1),
     Heads(GENERIC_8, 64, 2, "q4_0"),
     Heads(GENERIC, 32, 8, "q4_0"),
     Heads(NATIVE, 64, 7, "bf16"),
-    Heads(GENERIC, 64, 1, "bf16"),
 ]
 each_heads = pytest.mark.parametrize("heads", HEADS, ids=str)
