@@ -191,12 +191,12 @@ def test_gemm_spills_no_weights_on_avx2(codes: dict[str, dict[str, str]], format
     assert len(found.spills) <= 3 * tiling.n_tokens
 
 
-@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(("cache_type", "widening"), [("f16", "vcvtph2ps"), ("q8_0", "vpmovsxbd")])
 def test_attention_spills_nothing_on_avx512(
-    codes: dict[str, dict[str, str]], cache_type: str
+    codes: dict[str, dict[str, str]], cache_type: str, widening: str
 ) -> None:
     shape = attention_shape(ISAS["avx512-vnni"], 64, 7, False, cache_type)
-    found = inner_loop(codes["avx512-vnni"][f"attention {cache_type}"], "vfmadd", r"\(%rsp")
+    found = inner_loop(codes["avx512-vnni"][f"attention {cache_type}"], widening, r"\(%rsp")
     assert found.count(r"vfmadd\w+") >= shape.rows * shape.vectors
     assert found.spills == []
 
