@@ -129,7 +129,8 @@ class KeyBiases:
         rows = first + np.add.outer(np.arange(n_kv) * size, sampled)
         weights = _dequantized(matrix, rows.reshape(-1), self._isa) * layer.attn_norm
         squares = np.square(weights, dtype=np.float64).sum(-1).reshape(n_kv, -1)
-        return np.sqrt(squares.mean(-1))
+        spread: NDArray[np.float64] = np.sqrt(squares.mean(-1))
+        return spread
 
     def _keys_of(self, layer: LayerWeights) -> Matrix:
         """Returns the matrix that W is part of."""

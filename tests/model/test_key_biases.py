@@ -61,6 +61,19 @@ def test_types_that_do_not_suffer_keep_none_apart(tmp_path: Path, cache_type: st
         assert not engine.biases_apart.any()
 
 
+@pytest.mark.parametrize(("cache_type", "n_more"), [("f16", 0), ("q8_0", 1)])
+def test_what_choosing_compiles_is_known_ahead(
+    tmp_path: Path, cache_type: str, n_more: int
+) -> None:
+    """Rows of K are read in their own format, which the embedding need not have."""
+    types = {"token_embd": "Q8_0", "blk.0.attn_k": "Q4_0", "blk.1.attn_k": "Q4_0"}
+    path = write_model(tmp_path / "m.gguf", **HEADS, types=types)
+    with open_engine(path, cache_type=cache_type, pack=False) as engine:
+        found = [token for kernel, token in engine.kernels() if kernel == "embed"]
+        assert len(found) == 1 + n_more
+        assert any("Q4_0" in token for token in found) == bool(n_more)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_biases_that_are_no_numbers_stay_in_the_keys(tmp_path: Path, bad: float) -> None:
     """And what comes of them is no number either."""
