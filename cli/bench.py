@@ -62,6 +62,7 @@ def bench(
             progress=progress,
             roofline=roofline,
         )
+    figures["kv"] = kv
     if as_json:
         print(json.dumps(figures))
         return
