@@ -96,8 +96,8 @@ class Stepper:
         """Says what the next step is about, as the engine does it."""
         state = self._engine._recorder.state
         state["n_tokens"], state["n_past"] = step.n_tokens, step.n_past
-        self._sequence.reserve(step.n_past + step.n_tokens)
-        state["tokens"], state["segments"] = self._tokens.ctypes.data, self._sequence.table
+        segments = self._sequence.reserve(step.n_past + step.n_tokens)
+        state["tokens"], state["segments"] = self._tokens.ctypes.data, segments
 
     def matrix_bytes(self) -> dict[int, int]:
         """Returns the bytes of each weight matrix by its address."""

@@ -51,6 +51,17 @@ def show(generation: "Generation", progress: PromptProgress) -> None:
         sys.stdout.flush()
 
 
+def ended_with_context(generation: "Generation", max_tokens: int | None) -> bool:
+    """Tells whether an answer was cut because the context is full, not after ``max_tokens``."""
+    is_cut = generation.finish_reason == "length"
+    return is_cut and generation.stats.n_generated != max_tokens
+
+
+def cut_short(generation: "Generation") -> str:
+    """Returns what became of an answer that filled the context."""
+    return f"cut after {generation.stats.n_generated} tokens: the context is full"
+
+
 def stats_line(stats: "GenerationStats") -> str:
     """Returns what an answer took, for people."""
     n_read = stats.n_prompt - stats.n_reused

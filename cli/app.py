@@ -2,12 +2,14 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
 
 from edgeqwen.cli import (
     bench,
+    cache,
     chat,
     compare,
     imatrix,
@@ -15,6 +17,7 @@ from edgeqwen.cli import (
     pack,
     perplexity,
     quantize,
+    sessions,
     terminal,
     warmup,
 )
@@ -44,6 +47,28 @@ for name, command in (
     ("warmup", warmup.warmup),
 ):
     app.command(name)(guarded(command))
+
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "sessions": (
+        "Conversations that were kept: edgeqwen chat --session NAME.",
+        {
+            "list": sessions.list_sessions,
+            "show": sessions.show,
+            "verify": sessions.verify,
+            "copy": sessions.copy,
+            "delete": sessions.delete,
+        },
+    ),
+    "cache": (
+        "Long prompts that were kept, so that they needn't be read again.",
+        {"list": cache.list_prompts, "clear": cache.clear},
+    ),
+}
+for _group, (_help, _commands) in _GROUPS.items():
+    _grouped = typer.Typer(help=_help, no_args_is_help=True)
+    for _name, _command in _commands.items():
+        _grouped.command(_name)(guarded(_command))
+    app.add_typer(_grouped, name=_group)
 
 
 def _version(value: bool) -> None:

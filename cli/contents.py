@@ -31,6 +31,7 @@ def as_fields(
         "tensor_bytes": n_bytes,
         "bits_per_weight": _bits(n_bytes, n_weights),
         "config": dataclasses.asdict(config) if config is not None else None,
+        "cache_bytes_per_token": _bytes_per_token(config) if config is not None else None,
         "problem": str(problem) if problem is not None else None,
         "metadata": {key: _json_value(value) for key, value in file.metadata.items()},
         "types": [
@@ -68,6 +69,12 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
     lines += ["", "Configuration"]
     if config is not None:
         lines += _table([(key, str(value)) for key, value in dataclasses.asdict(config).items()])
+        lines += [
+            "",
+            f"A context of {config.max_context} tokens takes up to "
+            f"{size_text(config.max_context * _bytes_per_token(config))} of memory when it runs, "
+            f"{size_text(_bytes_per_token(config))} for each token.",
+        ]
     else:
         lines += [f"  none that edgeqwen can run: {clean_line(str(problem))}"]
     lines += ["", "Metadata"]
@@ -92,6 +99,14 @@ def as_text(file: "GgufFile", config: "ModelConfig | None", problem: "EdgeqwenEr
 def _total(file: "GgufFile") -> tuple[int, int]:
     tensors = file.tensors.values()
     return sum(math.prod(t.shape) for t in tensors), sum(t.n_bytes for t in tensors)
+
+
+def _bytes_per_token(config: "ModelConfig") -> int:
+    """Returns what a token's keys and values take, unless somebody asks for another type."""
+    # Late: nothing else that is shown of a file needs it.
+    from edgeqwen.engine import token_bytes
+
+    return token_bytes(config)
 
 
 def _bits(n_bytes: int, n_weights: int) -> float | None:

@@ -3,12 +3,12 @@
 import contextlib
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from edgeqwen.cli.answers import PromptProgress, show, stats_line
-from edgeqwen.cli.terminal import clean_line, error_line, valid_unicode
-from edgeqwen.errors import EdgeqwenError
+from edgeqwen.cli.answers import PromptProgress, cut_short, ended_with_context, show, stats_line
+from edgeqwen.cli.terminal import clean_line, error_line, note_line, valid_unicode
+from edgeqwen.errors import ContextFullError, EdgeqwenError
 
 if TYPE_CHECKING:
     from edgeqwen import Chat, Generation
@@ -19,6 +19,8 @@ _HELP = """\
 /clear         forget the conversation, keep the system prompt
 /system TEXT   begin anew with this system prompt; alone: with the model's own
 /regen         another answer to the last message
+/edit TEXT     the last message was meant to be this
+/undo          take the last message and its answer back
 /stats         what the last answer took
 /quit          leave (so does Ctrl-D)
 Ctrl-C stops an answer. A message that begins with a slash needs a space before it."""
@@ -52,6 +54,14 @@ class Conversation:
         self._last: Generation | None = None
         self._interactive = sys.stdin.isatty()
 
+    def what_was_said(self) -> str:
+        """Returns how far a session's conversation has come, for the first line."""
+        path, n = self._chat.session, len(self._chat.messages)
+        if path is None:
+            return ""
+        name = clean_line(path.stem)
+        return f"{name} goes on after {n} messages; " if n else f"{name} begins; "
+
     def run(self) -> None:
         """Answers line after line until the input ends or the user leaves."""
         if self._interactive:
@@ -63,7 +73,8 @@ class Conversation:
             except EdgeqwenError as error:
                 if not self._interactive:
                     raise
-                error_line(str(error))
+                advice = "; /clear begins anew" if isinstance(error, ContextFullError) else ""
+                error_line(f"{error}{advice}")
             except KeyboardInterrupt:
                 if not self._interactive:
                     raise
@@ -106,6 +117,10 @@ class Conversation:
                 print(f"A new conversation begins, with {whose} system prompt.")
             case "/regen":
                 self._regenerate()
+            case "/edit":
+                self._edit(argument.strip())
+            case "/undo":
+                self._undo()
             case "/stats":
                 print(stats_line(self._last.stats) if self._last else "There is no answer yet.")
             case _:
@@ -113,18 +128,34 @@ class Conversation:
         return True
 
     def _begin_anew(self, *, keep_system: bool) -> None:
-        self._chat.messages[:] = [
-            message
-            for message in self._chat.messages
-            if keep_system and message["role"] == "system"
-        ]
+        messages = self._chat.messages
+        has_system = bool(messages) and messages[0]["role"] == "system"
+        self._chat.truncate(int(keep_system and has_system))
+
+    def _last_question(self) -> int | None:
+        """Returns the place of the user's last message."""
+        roles = [message["role"] for message in self._chat.messages]
+        return len(roles) - 1 - roles[::-1].index("user") if "user" in roles else None
+
+    def _edit(self, text: str) -> None:
+        place = self._last_question()
+        if place is None or not text:
+            print("There is no message yet." if text else "/edit TEXT: what should it be?")
+        else:
+            self._show(lambda **options: self._chat.edit(place, text, **options))
+
+    def _undo(self) -> None:
+        place = self._last_question()
+        if place is None:
+            print("There is no message yet.")
+        else:
+            self._chat.truncate(place)
+            print("The last message and its answer are forgotten.")
 
     def _regenerate(self) -> None:
-        if len(self._chat.messages) < 2 or self._chat.messages[-1]["role"] != "assistant":
+        if self._last_question() is None:
             print("There is no answer yet.")
             return
-        question = self._chat.messages[-2]["content"]
-        del self._chat.messages[-2:]
         # With a fixed seed, the same answer would come again.
         sampling: SamplingKeywords = {"seed": random.getrandbits(32)}
         if self._greedy:
@@ -134,19 +165,29 @@ class Conversation:
                 f"this one is at temperature {_REGEN_TEMPERATURE}."
             )
             sampling["temperature"] = _REGEN_TEMPERATURE
-        self._answer(question, **sampling)
+        self._show(self._chat.regenerate, **sampling)
 
-    def _answer(self, text: str, **sampling: Unpack["SamplingKeywords"]) -> None:
+    def _answer(self, text: str) -> None:
+        self._show(lambda **options: self._chat.send(text, **options))
+
+    def _show(
+        self, answer: Callable[..., "Generation"], **sampling: Unpack["SamplingKeywords"]
+    ) -> None:
+        """Shows an answer while it comes."""
         progress = PromptProgress()
-        generation = self._chat.send(text, progress=progress, **self._options, **sampling)
+        n_forgotten = self._chat.n_forgotten
+        generation = answer(progress=progress, **self._options, **sampling)
         self._last = generation
         show(generation, progress)
-        if not self._interactive:
-            if generation.finish_reason == "cancelled":
-                raise KeyboardInterrupt
-        elif generation.finish_reason == "length":
-            n_tokens = generation.stats.n_generated
-            why = (
-                "--max-tokens" if n_tokens == self._options["max_tokens"] else "the context is full"
+        if (n := self._chat.n_forgotten - n_forgotten) > 0:
+            turns = f"{n} earlier turns are" if n > 1 else "an earlier turn is"
+            note_line(f"(the context was full: {turns} forgotten)")
+        if ended_with_context(generation, self._options["max_tokens"]):
+            note_line(
+                f"({cut_short(generation)}; /clear begins anew, --context sets a longer one, "
+                "--context-shift goes on without the oldest turns)"
             )
-            print(f"(cut after {n_tokens} tokens: {why})")
+        elif self._interactive and generation.finish_reason == "length":
+            print(f"(cut after {generation.stats.n_generated} tokens: --max-tokens)")
+        if not self._interactive and generation.finish_reason == "cancelled":
+            raise KeyboardInterrupt

@@ -33,8 +33,13 @@ def load_model(
     context: int | None,
     full_head: bool = False,
     kv: str = "f16",
+    prefix_cache: bool = False,
+    yarn: float | None = None,
 ) -> "Model":
-    """Loads a GGUF file; raises what ``edgeqwen.load`` raises. ``kv`` is its ``cache_type``."""
+    """Loads a GGUF file; raises what ``edgeqwen.load`` raises.
+
+    ``kv``: its ``cache_type``. ``yarn``: a factor, or None.
+    """
     from edgeqwen import load
 
     # The first use of a model on a CPU compiles for some seconds: it shows here, and not as a
@@ -54,6 +59,8 @@ def load_model(
             max_context=context,
             cache_type=kv,
             full_head=full_head,
+            prefix_cache=prefix_cache,
+            rope_scaling=None if yarn is None else {"rope_type": "yarn", "factor": yarn},
             compiling=compiling,
             progress=progress,
         )

@@ -1,6 +1,9 @@
-"""How much memory this process has taken at most."""
+"""How much memory this process has taken at most, and how much it may still take."""
 
 import sys
+from pathlib import Path
+
+_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 if sys.platform == "win32":
     import ctypes
@@ -40,3 +43,37 @@ else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # Bytes on macOS, kilobytes on Linux and the BSDs.
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int | None:
+    """Returns the memory that may still be taken without swapping; None where it isn't known.
+
+    Linux tells, and a container's own limit counts (cgroup, version 2).
+    """
+    found = [n for n in (_free_in_machine(_MEMINFO), _free_in_group(_GROUP)) if n is not None]
+    return min(found, default=None)
+
+
+def _free_in_machine(meminfo: Path) -> int | None:
+    return _number(meminfo, "MemAvailable:", scale=1024)
+
+
+def _free_in_group(group: Path) -> int | None:
+    limit = _number(group / "memory.max")
+    taken = _number(group / "memory.current")
+    if limit is None or taken is None:
+        return None
+    # What files have left in memory counts as taken, but goes as soon as it is needed.
+    files = _number(group / "memory.stat", "inactive_file")
+    return max(limit - taken + (files or 0), 0)
+
+
+def _number(path: Path, name: str = "", *, scale: int = 1) -> int | None:
+    """Returns the number behind a name in a file, or the file's only one; None if there is none."""
+    try:
+        words = [line.split() for line in path.read_text().splitlines()]
+        return next(
+            int(line[1 if name else 0]) * scale for line in words if line and name in ("", line[0])
+        )
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None

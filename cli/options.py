@@ -25,6 +25,23 @@ Context = Annotated[
         "-c", "--context", min=1, help="Tokens of context; by default as many as the model has."
     ),
 ]
+Yarn = Annotated[
+    float | None,
+    typer.Option(
+        "--yarn",
+        min=1,
+        max=1024,
+        metavar="FACTOR",
+        help="Make the context this many times as long as in the training, by YaRN.",
+    ),
+]
+ContextShift = Annotated[
+    bool,
+    typer.Option(
+        "--context-shift",
+        help="Forget the oldest turns after the first when the context is full.",
+    ),
+]
 FullHead = Annotated[
     bool,
     typer.Option(
@@ -37,6 +54,13 @@ CacheType = Annotated[
         "--kv",
         metavar="TYPE",
         help="How keys and values are kept: f16, bf16, q8_0, q4_0 or f32; less takes less memory.",
+    ),
+]
+NoPrefixCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-prefix-cache",
+        help="Neither keep long prompts for the next time nor look for those that were kept.",
     ),
 ]
 MaxTokens = Annotated[

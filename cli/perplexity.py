@@ -26,6 +26,7 @@ def perplexity(
         ),
     ] = None,
     stride: options.Stride = None,
+    yarn: options.Yarn = None,
     special: options.Special = False,
     threads: options.Threads = None,
     kv: options.CacheType = "f16",
@@ -47,7 +48,8 @@ def perplexity(
     from edgeqwen.perplexity import perplexity as measure
 
     stopped = threading.Event()
-    with load_model(named_or_built_in(model), threads=threads, context=None, kv=kv) as loaded:
+    path = named_or_built_in(model)
+    with load_model(path, threads=threads, context=None, kv=kv, yarn=yarn) as loaded:
         tokens = loaded.tokenizer.encode(text, allow_special=special or file is None)
         with first_ctrl_c(stopped.set), count_bar("measuring") as bar:
             found = measure(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeqwen.cli import options
-from edgeqwen.cli.terminal import clean_line, valid_unicode
+from edgeqwen.cli.terminal import clean_line, note_line, valid_unicode
 
 
 def run(
@@ -35,8 +35,10 @@ def run(
     as_json: options.Json = False,
     threads: options.Threads = None,
     context: options.Context = None,
+    yarn: options.Yarn = None,
     full_head: options.FullHead = False,
     kv: options.CacheType = "f16",
+    no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -49,9 +51,12 @@ def run(
     """Answer one prompt and leave."""
     from edgeqwen.cli.answers import (
         PromptProgress,
+        cut_short,
+        ended_with_context,
         show,
         stats_fields,
     )
+    from edgeqwen.cli.context_memory import tell_of_context
     from edgeqwen.cli.interrupts import first_ctrl_c
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.options import SamplingKeywords
@@ -71,8 +76,15 @@ def run(
         "seed": seed,
     }
     with load_model(
-        named_or_built_in(path), threads=threads, context=context, full_head=full_head, kv=kv
+        named_or_built_in(path),
+        threads=threads,
+        context=context,
+        full_head=full_head,
+        kv=kv,
+        yarn=yarn,
+        prefix_cache=not no_prefix_cache,
     ) as loaded:
+        tell_of_context(loaded, asked_for=(context or yarn) is not None)
         start = loaded.generate if raw else loaded.chat(system).send
         progress = PromptProgress()
         generation = start(
@@ -90,6 +102,8 @@ def run(
                 **stats_fields(generation.stats),
             }
             print(json.dumps(fields))
+    if ended_with_context(generation, max_tokens):
+        note_line(f"edgeqwen: {cut_short(generation)}; --context sets a longer one")
     if generation.finish_reason == "cancelled":
         raise KeyboardInterrupt
 

@@ -65,6 +65,15 @@ def error_line(message: str) -> None:
     console.print(text, soft_wrap=True)
 
 
+def note_line(message: str) -> None:
+    """Prints one line on standard error that nobody must read, dim where that can be shown."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(clean_line(message), style="dim"), soft_wrap=True)
+
+
 def size_text(n_bytes: int) -> str:
     """Returns a size for people, in binary units."""
     if n_bytes < 1024:

@@ -1,15 +1,16 @@
 """Loading a model, and what an application then holds: ``Model``."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from edgeqwen.cache import Sequence as KvSequence
 from edgeqwen.chat import Chat
+from edgeqwen.chat_memory import ChatMemory
 from edgeqwen.config import ModelConfig
 from edgeqwen.engine import LOGITS_TOKENS, Engine
 from edgeqwen.errors import FileFormatError, OptionError
@@ -21,8 +22,10 @@ from edgeqwen.options import (
     check_fits,
     positive_integer,
     sampling_options,
+    text_argument,
     token_ids,
 )
+from edgeqwen.reuse import DEFAULT_PREFIX_BYTES, Reuse
 from edgeqwen.sampling import SamplingOptions
 from edgeqwen.shared_engine import SharedEngine
 from edgeqwen.text.tokenizer import Tokenizer
@@ -38,6 +41,8 @@ def load(
     max_context: int | None = None,
     cache_type: str = "f16",
     full_head: bool = False,
+    prefix_cache: int | bool = True,
+    rope_scaling: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     compiling: Callable[[int, int], None] | None = None,
 ) -> "Model":
@@ -51,6 +56,11 @@ def load(
     quarter in "q4_0", or, exact but twice the size, "f32".
     ``full_head``: computes all logits for every token, also where the likeliest are enough and a
     screen by the highest bits of the weights finds them in less time.
+    ``prefix_cache``: the states of long prompts are kept in the user's cache folder, where other
+    processes find them, in so many bytes; by default 4 GiB. False or 0 keeps and finds none.
+    ``rope_scaling``: makes the context longer than the model was trained for, where the file
+    doesn't do so by itself; in the words of a config.json, {"rope_type": "yarn", "factor": 4.0}
+    for four times as long. It changes the answers to short texts, too, if little.
     ``progress(done, total)`` is called with bytes while the weights are loaded, ``compiling`` with
     kernels, whose first use on a CPU takes time.
 
@@ -61,6 +71,9 @@ def load(
         n_threads = positive_integer(n_threads, "n_threads")
     if max_context is not None:
         max_context = positive_integer(max_context, "max_context")
+    limit = DEFAULT_PREFIX_BYTES if prefix_cache is True else int(prefix_cache)
+    if limit < 0:
+        raise OptionError(f"prefix_cache is {prefix_cache}: expected True, False or some bytes")
     if path is None:
         from edgeqwen import guide
 
@@ -73,6 +86,7 @@ def load(
             max_context=max_context,
             cache_type=cache_type,
             full_head=full_head,
+            rope_scaling=rope_scaling,
             pack=False,
         )
         stack.callback(engine.close)
@@ -88,7 +102,7 @@ def load(
             )
         engine.wait_until_loaded(progress)
         stack.pop_all()
-    return Model(engine, tokenizer, file, sampling)
+    return Model(engine, tokenizer, file, sampling, limit)
 
 
 class Model:
@@ -99,10 +113,17 @@ class Model:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, file: GgufFile, sampling: SamplingOptions
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        file: GgufFile,
+        sampling: SamplingOptions,
+        prefix_cache: int = 0,
     ) -> None:
+        """``prefix_cache``: bytes of the user's cache folder that long prompts may take."""
         self._file = file
         self._shared = SharedEngine(engine, name=str(file.path))
+        self._reuse = Reuse(engine, file, prefix_cache)
         self._template: ChatTemplate | None = None
         self.tokenizer = tokenizer
         self.sampling = sampling
@@ -162,19 +183,80 @@ class Model:
         )
         answer = Answer(len(request.prompt))
         pieces = generate_pieces(
-            self._shared, self.tokenizer, request, _OneUse(self._shared), answer
+            self._shared, self.tokenizer, request, _OneUse(self._shared, self._reuse), answer
         )
         return Generation(answer, pieces)
 
-    def chat(self, system: str | None = None, **sampling: Unpack[SamplingKeywords]) -> Chat:
-        """Returns a new conversation.
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        session: str | Path | None = None,
+        rebuild: bool = False,
+        fork: bool = False,
+        context_shift: bool = False,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Chat:
+        """Returns a conversation: a new one, or the one that a session holds.
 
-        ``system``: the system prompt; None leaves it to the model's template, which usually has
-        one. ``sampling``: defaults for every answer, as in ``generate``.
+        ``system``: the system prompt; None leaves it to the session, or else to the model's
+        template, which usually has one. ``session``: a file that keeps the conversation, made if
+        there is none; a process may be killed at any instant, and loses the step under way at most.
+        ``rebuild``: a session of another model or cache type, or a damaged one, is made anew: its
+        messages are read again. ``fork``: the conversation is copied into memory, and the file,
+        which may be open elsewhere, stays as it is. ``context_shift``: forgets the oldest turns
+        after the first when the context is full; otherwise an answer ends there, and the next
+        message is refused. ``sampling``: defaults for every answer, as in ``generate``.
+
+        Raises SessionError for a session that can't be continued, SessionLockedError for one that
+        is open elsewhere, DiskError where it can't be written, OptionError and ClosedError.
         """
         self._shared.check_open()
         options = sampling_options(self.sampling, sampling)
-        return Chat(self._shared, self.tokenizer, self.chat_template, options, system)
+        template = self.chat_template
+        if system is not None:
+            system = text_argument(system, "system")
+        memory, messages, first_kept = self._memory(session, rebuild=rebuild, fork=fork)
+        if system is not None:
+            has_system = bool(messages) and messages[0]["role"] == "system"
+            messages = [{"role": "system", "content": system}, *messages[int(has_system) :]]
+            first_kept += int(bool(first_kept) and not has_system)
+        return Chat(
+            self._shared,
+            self.tokenizer,
+            template,
+            options,
+            memory,
+            messages,
+            first_kept=first_kept,
+            context_shift=context_shift,
+        )
+
+    def _memory(
+        self, session: str | Path | None, *, rebuild: bool, fork: bool
+    ) -> tuple[ChatMemory, list[dict[str, Any]], int]:
+        """Returns the KV cache of a conversation, its messages, and the first after a gap."""
+        if session is None:
+            if rebuild or fork:
+                raise OptionError("rebuild and fork are about a session, and none is named")
+            return ChatMemory(self._shared, self._reuse), [], 0
+        from edgeqwen.sessions import ChatSession, identity_of
+
+        def decode(tokens: Sequence[int]) -> str:
+            return self.tokenizer.decode(tokens, skip_special=True)
+
+        kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
+        if fork:
+            sequence = self._shared.new_sequence(kept.copied())
+            memory = ChatMemory(self._shared, self._reuse, sequence)
+            return memory, kept.messages, kept.first_kept
+        try:
+            sequence = self._shared.new_sequence(kept.open(rebuild=rebuild))
+        except BaseException:
+            kept.close()
+            raise
+        memory = ChatMemory(self._shared, self._reuse, sequence, kept)
+        return memory, kept.messages, kept.first_kept
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
@@ -206,8 +288,20 @@ class Model:
             raise OptionError(f"first is {first}: expected a row from 0 to {len(ids) - 1}")
         return self._shared.logits_in_parts(ids, first, size=LOGITS_TOKENS, cancelled=cancelled)
 
+    def cache_bytes(self, n_tokens: int | None = None) -> int:
+        """Returns the bytes of memory that the keys and values of so many tokens take.
+
+        None: of the whole context. They are taken as tokens come, 256 at a time.
+        """
+        n = self.engine.max_context if n_tokens is None else positive_integer(n_tokens, "n_tokens")
+        return self.engine.cache_bytes(n)
+
     def close(self) -> None:
-        """Frees the weights and every KV cache, after the step under way. Idempotent."""
+        """Frees the weights and every KV cache, after the step under way. Idempotent.
+
+        Waits until long prompts are kept.
+        """
+        self._reuse.wait()
         self._shared.close()
         self._file.close()
 
@@ -228,13 +322,21 @@ class Model:
 
 
 class _OneUse:
-    """A fresh KV sequence for one generation, freed when it ends."""
+    """A KV sequence for one generation, freed when it ends."""
 
-    def __init__(self, shared: SharedEngine) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedEngine, reuse: Reuse) -> None:
+        self._shared, self._reuse = shared, reuse
+        self._n_prompt = self._n_reused = 0
 
     def acquire(self, prompt: Sequence[int]) -> tuple[KvSequence, int]:
-        return self._shared.new_sequence(), 0
+        sequence = self._shared.new_sequence(self._reuse.find(prompt, 0))
+        self._n_prompt, self._n_reused = len(prompt), sequence.n_tokens
+        return sequence, sequence.n_tokens
 
     def release(self, sequence: KvSequence) -> None:
+        if self._shared.holds(sequence):
+            self._reuse.keep(sequence, self._n_prompt, self._n_reused)
         self._shared.release(sequence)
+
+    def make_room(self, sequence: KvSequence) -> bool:
+        return False

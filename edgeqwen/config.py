@@ -1,11 +1,12 @@
 """ModelConfig: the sizes and constants of a Qwen2 network, checked, whatever file they came in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgeqwen.config_keys import Keys, printable, shown
-from edgeqwen.errors import FileFormatError, UnsupportedError
+from edgeqwen.errors import FileFormatError, OptionError, UnsupportedError
 from edgeqwen.rope_scaling import MAX_CONTEXT, RopeScaling
 
 __all__ = ["ARCHITECTURE", "ModelConfig", "RopeScaling"]
@@ -122,6 +123,24 @@ class ModelConfig:
             tie_word_embeddings=keys.flag("tie_word_embeddings", False),
             rope_scaling=scaling,
         )
+
+    def with_rope_scaling(self, given: Mapping[str, Any]) -> "ModelConfig":
+        """Returns the same model with its context scaled, as ``RopeScaling.from_option`` reads it.
+
+        Raises OptionError, also where the file has a scaling of its own and it is another one.
+        """
+        own = self.rope_scaling
+        context = self.max_context if own is None else own.original_max_context
+        scaling = RopeScaling.from_option(given, context)
+        if own is None:
+            longer = max(self.max_context, scaling.scaled_context())
+            return replace(self, rope_scaling=scaling, max_context=longer)
+        if not scaling.agrees_with(own):
+            raise OptionError(
+                f"rope_scaling asks for {scaling}, but the file has a RoPE scaling of its own, "
+                f"{own}: leave the option out (--yarn)"
+            )
+        return self
 
     def to_gguf(self) -> dict[str, str | int | float]:
         """Returns the metadata that says the same in a GGUF file (int: uint32, float: float32)."""

@@ -5,7 +5,7 @@ import functools
 import reprlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as TokenSequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeqwen.cache import CacheLayout, Sequence
+from edgeqwen.cache import CacheLayout, Sequence, Store
+from edgeqwen.cache.layout import n_segments
+from edgeqwen.config import ModelConfig
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
 from edgeqwen.executor import Tape, Team
 from edgeqwen.gguf_file import GgufFile
@@ -22,6 +24,7 @@ from edgeqwen.model.buffers import Buffers
 from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
 from edgeqwen.model.qwen2 import Recorder
 from edgeqwen.model.screening import Screen, ScreenedRecording
+from edgeqwen.model.shifting import Shifting
 from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Weights
@@ -49,11 +52,11 @@ class Engine:
     """A model's weights, threads and recorded steps.
 
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
-    sequence may hold, by default what the model was trained for. ``cache_type``: how keys and
-    values are kept, one of ``kernels.cache_types``. ``full_head``: computes all logits, so that
-    none are screened. The weights are packed in the background: the first step waits for them, and
-    ``wait_until_loaded`` does. Without ``pack``, that begins with ``prepare``, and no step may come
-    before.
+    sequence may hold, by default what the model was trained for, or what ``rope_scaling`` makes of
+    that (``ModelConfig.with_rope_scaling``). ``cache_type``: how keys and values are kept, one of
+    ``kernels.cache_types``. ``full_head``: computes all logits, so that none are screened. The
+    weights are packed in the background: the first step waits for them, and ``wait_until_loaded``
+    does. Without ``pack``, that begins with ``prepare``, and no step may come before.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """
@@ -66,9 +69,12 @@ class Engine:
         max_context: int | None = None,
         cache_type: str = "f16",
         full_head: bool = False,
+        rope_scaling: Mapping[str, Any] | None = None,
         pack: bool = True,
     ) -> None:
         self.config = file.config()
+        if rope_scaling is not None:
+            self.config = self.config.with_rope_scaling(rope_scaling)
         self.max_context = self.config.max_context if max_context is None else max_context
         if self.max_context < 1:
             raise OptionError(f"max_context is {max_context}; it must be at least 1")
@@ -89,6 +95,7 @@ class Engine:
         self._recorder = Recorder(
             self.config, self._weights, self._layout, self.isa, self.n_threads
         )
+        self._shifting = Shifting(self._recorder)
         self._inputs = observed_inputs(self._weights)
         self._observed = np.zeros(1, OBSERVED)
         # Recorded steps, and those whose kernels are there.
@@ -109,6 +116,15 @@ class Engine:
         float32 [n_layers, n_kv_heads, head_dim].
         """
         return self._recorder.key_biases.apart
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of memory that the matrices take."""
+        return self._weights.tile_bytes
+
+    def cache_bytes(self, n_tokens: int) -> int:
+        """Returns the bytes that the keys and values of so many tokens take."""
+        return n_segments(n_tokens) * self._layout.segment_bytes
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Loads or compiles all kernels, and records the steps of reading and generating.
@@ -140,10 +156,18 @@ class Engine:
         """
         self._weights.wait(progress)
 
-    def new_sequence(self) -> Sequence:
-        """Returns an empty sequence; it holds up to ``max_context`` tokens."""
+    def new_sequence(self, store: Store | None = None) -> Sequence:
+        """Returns an empty sequence in memory, or one that goes on with what a store holds.
+
+        It holds up to ``max_context`` tokens.
+        """
         self._check_open()
-        return Sequence(self._layout)
+        return Sequence(self._layout, store)
+
+    @property
+    def layout(self) -> CacheLayout:
+        """How keys and values lie in this model's sequences."""
+        return self._layout
 
     def prefill(
         self,
@@ -192,6 +216,31 @@ class Engine:
             result[first : first + len(part)] = buffers.logits(len(part), self.config.vocab_size)
         return result
 
+    def shift(self, sequence: Sequence, keep: int, n_dropped: int) -> None:
+        """Forgets ``n_dropped`` tokens after the first ``keep``; what comes after moves there.
+
+        Nothing is computed anew: the keys of what moves are rotated to their new positions, so it
+        still knows what was forgotten while it was read. Each shift rounds them once more to the
+        cache's type. Raises OptionError for tokens that the sequence doesn't hold.
+        """
+        self._check_mine(sequence)
+        n_tokens = sequence.n_tokens
+        if keep < 0 or n_dropped < 0 or keep + n_dropped > n_tokens:
+            raise OptionError(
+                f"can't forget {n_dropped} tokens after {keep}: the sequence holds {n_tokens}"
+            )
+        with self._lock:
+            self._check_open()
+            if 0 < n_dropped < n_tokens - keep:
+                if not self._shifting.tape.is_finished:
+                    self._shifting.tape.finish()
+                tables = sequence.move_to(keep, n_dropped)
+                self._shifting.ask(*tables, keep, n_dropped, n_tokens)
+                self._team.run(self._shifting.tape, 1, n_tokens)
+                sequence.moved(keep, n_dropped)
+            else:
+                sequence.truncate(n_tokens - n_dropped)
+
     def new_observation(self) -> Observation:
         """Returns sums of zero for ``observe``."""
         return Observation(self._inputs)
@@ -228,11 +277,14 @@ class Engine:
         if self._closed:
             raise ClosedError("the model was closed; load it again to use it")
 
-    def _checked(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.int32]:
-        """Returns the tokens as int32, each within the vocabulary, all within the context."""
+    def _check_mine(self, sequence: Sequence) -> None:
         self._check_open()
         if sequence.layout != self._layout:
             raise OptionError("this sequence was made by another model, or with another cache type")
+
+    def _checked(self, sequence: Sequence, tokens: TokenSequence[int]) -> NDArray[np.int32]:
+        """Returns the tokens as int32, each within the vocabulary, all within the context."""
+        self._check_mine(sequence)
         ids = _integers(tokens)
         if len(ids) == 0:
             raise OptionError("no tokens: a step needs at least one")
@@ -267,9 +319,9 @@ class Engine:
                 self._observed["sums"] = observation.sums.ctypes.data
             state = self._recorder.state
             n_past = sequence.n_tokens
-            sequence.reserve(n_past + len(tokens))
+            segments = sequence.reserve(n_past + len(tokens))
             state["n_tokens"], state["n_past"] = len(tokens), n_past
-            state["tokens"], state["segments"] = tokens.ctypes.data, sequence.table
+            state["tokens"], state["segments"] = tokens.ctypes.data, segments
             state["rotations"] = self._recorder.key_biases.rotations(n_past + len(tokens))
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.extend(tokens.tolist())
@@ -287,8 +339,9 @@ class Engine:
         kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
         kernels |= self._recorder.key_biases.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
-        if steps is STEPS and self._screen.exists:
-            steps = (*STEPS, "screened")
+        if steps is STEPS:
+            kernels.update(self._shifting.tape.kernels())
+            steps = (*STEPS, "screened") if self._screen.exists else STEPS
         for name in steps:
             kernels.update(self._recorded(name)[0].kernels())
         return kernels
@@ -333,6 +386,11 @@ class Engine:
             n_logits=n_logits,
             screen_bytes=self._screen.memory.n_bytes,
         )
+
+
+def token_bytes(config: ModelConfig, cache_type: str = "f16") -> int:
+    """Returns the bytes that a token's keys and values take."""
+    return CacheLayout.of(config, cache_type).bytes_per_token
 
 
 def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:

@@ -33,5 +33,17 @@ class ClosedError(EdgeqwenError):
     """The model was closed and can't be used any more."""
 
 
+class SessionError(EdgeqwenError):
+    """A session file is missing, damaged, or belongs to another model."""
+
+
+class SessionLockedError(SessionError):
+    """The session is open for writing elsewhere."""
+
+
+class DiskError(EdgeqwenError):
+    """A file can't be written: the disk is full, the folder is read-only, or it isn't allowed."""
+
+
 class CpuError(EdgeqwenError):
     """The CPU lacks the instructions that were asked for."""

@@ -56,6 +56,9 @@ class SequenceSource(Protocol):
 
     def release(self, sequence: "KvSequence") -> None: ...
 
+    def make_room(self, sequence: "KvSequence") -> bool:
+        """Forgets some tokens of a sequence that fills the context; False where none may be."""
+
 
 class Answer:
     """The state that the running generator writes and ``Generation`` shows."""
@@ -180,7 +183,7 @@ def generate_pieces(
         shared.check_open()
         if not answer.cancelled.is_set():
             sequence, answer.n_reused = source.acquire(request.prompt)
-            for token in _tokens(shared, request, sequence, answer):
+            for token in _tokens(shared, request, source, sequence, answer):
                 if token in tokenizer.eos_ids:
                     answer.finish_reason = "eos"
                     break
@@ -204,7 +207,11 @@ def generate_pieces(
 
 
 def _tokens(
-    shared: SharedEngine, request: Request, sequence: "KvSequence", answer: Answer
+    shared: SharedEngine,
+    request: Request,
+    source: SequenceSource,
+    sequence: "KvSequence",
+    answer: Answer,
 ) -> Iterator[int]:
     """Yields the tokens chosen until the length is reached or somebody cancels."""
     engine = shared.engine
@@ -226,10 +233,11 @@ def _tokens(
     while not cancelled():
         # The token just chosen is not in the cache yet and needs a place there to go on.
         n_chosen = answer.n_decoded + 1
-        if n_chosen == request.max_tokens or sequence.n_tokens >= engine.max_context:
+        began = time.perf_counter()
+        is_full = sequence.n_tokens >= engine.max_context
+        if n_chosen == request.max_tokens or (is_full and not source.make_room(sequence)):
             answer.finish_reason = "length"
             return
-        began = time.perf_counter()
         token = shared.decode(sequence, token, sampler)
         answer.decode_s += time.perf_counter() - began
         answer.n_decoded += 1

@@ -42,9 +42,13 @@ class Request:
         max_tokens: int | None,
         stop: str | Iterable[str],
         progress: Callable[[int, int], None] | None,
+        too_long: str = "",
     ) -> "Request":
-        """Raises OptionError on senseless options, ContextFullError on a prompt too long."""
-        check_fits(len(prompt), max_context)
+        """Raises OptionError on senseless options, ContextFullError on a prompt too long.
+
+        ``too_long``: what else can be done about the latter, for the end of the message.
+        """
+        check_fits(len(prompt), max_context, too_long)
         return cls(
             prompt=prompt,
             sampling=sampling,
@@ -54,13 +58,13 @@ class Request:
         )
 
 
-def check_fits(n_tokens: int, max_context: int) -> None:
+def check_fits(n_tokens: int, max_context: int, advice: str = "") -> None:
     """Raises ContextFullError if so many tokens don't fit into the context."""
     if n_tokens > max_context:
         raise ContextFullError(
             f"the prompt has {n_tokens} tokens, but the context holds {max_context}: shorten it, "
             f"or load the model with max_context={n_tokens} (--context {n_tokens}) or more, "
-            "if it was trained for so many"
+            f"if it was trained for so many{advice}"
         )
 
 

@@ -1,10 +1,12 @@
 """RopeScaling: how positions beyond the context of the training are fitted into RoPE, if at all."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgeqwen.config_keys import Keys, shown
-from edgeqwen.errors import UnsupportedError
+from edgeqwen.errors import FileFormatError, OptionError, UnsupportedError
 
 MAX_CONTEXT = 1 << 24  # float32 can't tell later positions apart
 _MAX_FACTOR = 1024.0
@@ -108,6 +110,31 @@ class RopeScaling:
             beta_slow=rope.real("beta_slow", 1e-3, 1e6, 1.0),
         )
 
+    @classmethod
+    def from_option(cls, given: Mapping[str, Any], context: int) -> "RopeScaling":
+        """Reads what a user asks for, in the words of config.json: type and factor at least.
+
+        ``context`` is that of the training, where ``original_max_position_embeddings`` names no
+        other. Raises OptionError.
+        """
+        if not isinstance(given, Mapping):
+            raise OptionError(
+                f"rope_scaling is {shown(given)}: expected a mapping, as "
+                '{"rope_type": "yarn", "factor": 4.0}'
+            )
+        if given.get("rope_theta") is not None:
+            raise OptionError("rope_scaling holds rope_theta: the model's own can't be changed")
+        try:
+            found = cls.from_hf(Keys(given, "rope_scaling"), context)
+        except (FileFormatError, UnsupportedError) as error:
+            raise OptionError(str(error)) from error
+        if found is None:
+            raise OptionError(
+                "rope_scaling names no type of scaling: expected a rope_type of "
+                f"{' or '.join(map(repr, _KNOWN))}; leave it out for none"
+            )
+        return found
+
     def to_gguf(self) -> dict[str, str | int | float]:
         """Returns the metadata that says the same in a GGUF file."""
         found: dict[str, str | int | float] = {
@@ -122,11 +149,33 @@ class RopeScaling:
             found[f"{_GGUF}yarn_beta_slow"] = self.beta_slow
         return found
 
+    def agrees_with(self, other: "RopeScaling") -> bool:
+        """Tells whether both are the same, but for what a float32 in a file has lost."""
+        numbers = [
+            (
+                s.factor,
+                s.attention_factor,
+                *((s.beta_fast, s.beta_slow) if s.type == "yarn" else ()),
+            )
+            for s in (self, other)
+        ]
+        return (self.type, self.original_max_context) == (
+            other.type,
+            other.original_max_context,
+        ) and all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(*numbers, strict=True))
+
+    def scaled_context(self) -> int:
+        """Returns the tokens of the original context, scaled."""
+        return min(int(self.original_max_context * self.factor), MAX_CONTEXT)
+
     def max_context(self, context: int) -> int:
         """Returns the tokens that fit: YaRN files may still name the context before scaling."""
         if self.type != "yarn":
             return context
-        return min(max(context, int(self.original_max_context * self.factor)), MAX_CONTEXT)
+        return min(max(context, self.scaled_context()), MAX_CONTEXT)
+
+    def __str__(self) -> str:
+        return f"{self.type} by {self.factor:g} of {self.original_max_context} tokens"
 
 
 def _own_factor(kind: str, factor: float) -> float:

@@ -12,6 +12,7 @@ from edgeqwen.errors import ClosedError, EdgeqwenError
 
 if TYPE_CHECKING:
     from edgeqwen.cache import Sequence as KvSequence
+    from edgeqwen.cache import Store
     from edgeqwen.engine import Engine
     from edgeqwen.sampling import Sampler
 
@@ -66,12 +67,21 @@ class SharedEngine:
             self._thread_at_work = None
             self._turn.release()
 
-    def new_sequence(self) -> "KvSequence":
+    def new_sequence(self, store: "Store | None" = None) -> "KvSequence":
+        """Returns a sequence, which goes on with what a store holds."""
         with self._my_turn():
             self.check_open()
-            sequence = self.engine.new_sequence()
+            sequence = self.engine.new_sequence(store)
             self._sequences[id(sequence)] = sequence
             return sequence
+
+    def fork(self, sequence: "KvSequence") -> "KvSequence":
+        """Returns a copy of a sequence in memory."""
+        with self._my_turn():
+            self.check_open()
+            copy = sequence.fork()
+            self._sequences[id(copy)] = copy
+            return copy
 
     def release(self, sequence: "KvSequence") -> None:
         """Frees a sequence's KV cache. It may have been freed already, by ``close`` for one."""
@@ -98,6 +108,12 @@ class SharedEngine:
         with self._my_turn(), self._trusted(sequence):
             self.check_open()
             return sampler.sample(self.engine.decode(sequence, token, sampler.wanted))
+
+    def shift(self, sequence: "KvSequence", keep: int, n_dropped: int) -> None:
+        """Forgets tokens in the middle of a sequence."""
+        with self._my_turn(), self._trusted(sequence):
+            self.check_open()
+            self.engine.shift(sequence, keep, n_dropped)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [len(tokens), vocab_size]."""
@@ -141,11 +157,15 @@ class SharedEngine:
 
     @contextmanager
     def _trusted(self, sequence: "KvSequence") -> Iterator[None]:
-        """Frees a sequence whose step was broken off, for nobody knows what its cache holds."""
+        """Frees a sequence whose step was broken off, for nobody knows what its cache holds.
+
+        A session's file holds what was committed before, and can be opened again.
+        """
         try:
             yield
         except BaseException:
-            self.release(sequence)
+            if self._sequences.pop(id(sequence), None) is not None:
+                sequence.abandon()
             raise
 
     def holds(self, sequence: "KvSequence") -> bool:

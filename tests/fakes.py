@@ -37,8 +37,18 @@ class FakeSequence:
         assert not self.closed
         del self.tokens[n:]
 
+    def fork(self) -> "FakeSequence":
+        copy = FakeSequence()
+        copy.tokens, copy.prompt_end = list(self.tokens), self.prompt_end
+        return copy
+
+    def forget(self, first: int, n: int) -> None:
+        del self.tokens[first : first + n]
+
     def close(self) -> None:
         self.closed = True
+
+    abandon = close
 
 
 class FakeEngine:
@@ -53,8 +63,10 @@ class FakeEngine:
         self.max_context = max_context
         self.n_threads = 1
         self.work = Work(1_000_000, 2_000_000, 0, 4_000, 8_000)
+        self.weight_bytes = 1_000_000
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
+        self.shifts: list[tuple[int, int]] = []
         self.n_decoded = 0
         self.wanted: list[Wanted | None] = []
         self.running = False
@@ -62,7 +74,7 @@ class FakeEngine:
         self.step_s = 0.0
         self.before_step: Callable[[], None] = lambda: None
 
-    def new_sequence(self) -> FakeSequence:
+    def new_sequence(self, store: object = None) -> FakeSequence:
         self.sequences.append(FakeSequence())
         return self.sequences[-1]
 
@@ -94,6 +106,16 @@ class FakeEngine:
         self.wanted.append(wanted)
         self._step(sequence, [token])
         return self._next(sequence)
+
+    def shift(self, sequence: FakeSequence, keep: int, n_dropped: int) -> None:
+        assert not sequence.closed
+        assert 0 <= keep < keep + n_dropped <= sequence.n_tokens
+        self.shifts.append((keep, n_dropped))
+        sequence.forget(keep, n_dropped)
+        sequence.prompt_end -= n_dropped
+
+    def cache_bytes(self, n_tokens: int) -> int:
+        return n_tokens * self.work.cache_bytes
 
     def logits(self, sequence: FakeSequence, tokens: Sequence[int]) -> np.ndarray:
         self._step(sequence, tokens)

@@ -159,3 +159,11 @@ def test_load_refuses_senseless_options_before_it_opens_the_file(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         edgeqwen.load("no such file.gguf", **options)
+
+
+def test_the_memory_of_a_context() -> None:
+    model, _ = fake_model(max_context=500)
+    assert model.cache_bytes(10) == 10 * 4000
+    assert model.cache_bytes() == 500 * 4000
+    with pytest.raises(OptionError, match="n_tokens is 0: expected a whole number"):
+        model.cache_bytes(0)

@@ -190,7 +190,9 @@ def test_a_message_from_another_thread_waits_for_the_running_step() -> None:
 def test_a_conversation_too_long_is_refused_and_unchanged() -> None:
     model, _ = fake_model(b"a", max_context=40)
     chat = model.chat()
-    with pytest.raises(ContextFullError, match=r"has \d+ tokens, but the context holds 40"):
+    with pytest.raises(
+        ContextFullError, match=r"has \d+ tokens, but the context holds 40.* so many$"
+    ):
         chat.send("x" * 40)
     assert chat.messages == []
     assert chat.send("x").text == "a"

@@ -147,15 +147,14 @@ def test_the_size_of_steps_changes_no_bit(engine: Engine) -> None:
 
 
 def test_one_token_at_a_time_gives_the_bits_of_many(engine: Engine) -> None:
-    """As long as there is one unit of positions; a second one is summed apart and merged."""
-    tokens = random_tokens(UNIT + 3)
+    """Within one unit of positions, and over several, which are merged."""
+    tokens = random_tokens(3 * UNIT + 3)
     many, one = engine.new_sequence(), engine.new_sequence()
     together = engine.logits(many, tokens)
-    engine.prefill(one, tokens[: UNIT - 20])
-    for i in range(UNIT - 20, UNIT):
-        np.testing.assert_array_equal(engine.decode(one, tokens[i]), together[i])
-    for i in range(UNIT, len(tokens)):
-        assert deviation(engine.decode(one, tokens[i]), together[i]) < INT8_ERROR
+    for start in (UNIT - 20, 3 * UNIT - 5):
+        engine.prefill(one, tokens[one.n_tokens : start])
+        for i in range(start, min(start + 30, len(tokens))):
+            np.testing.assert_array_equal(engine.decode(one, tokens[i]), together[i])
     one.truncate(0)
     for i in range(70):
         np.testing.assert_array_equal(engine.decode(one, tokens[i]), together[i])

@@ -1,7 +1,8 @@
-"""The KV cache: its layout in memory, and the memory-mapped region that holds a sequence's."""
+"""The KV cache: its layout, sequences of tokens in memory, and in session files."""
 
 from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.cache.region import Region
 from edgeqwen.cache.sequence import Sequence
+from edgeqwen.cache.store import MemoryStore, Store
 
-__all__ = ["CacheLayout", "Region", "Sequence"]
+__all__ = ["CacheLayout", "MemoryStore", "Region", "Sequence", "Store"]

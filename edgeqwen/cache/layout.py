@@ -12,11 +12,15 @@ A block of a quantized type begins with the scales of its positions, float16 [32
 are in ``edgeqwen.kernels.cache_types``. A new token writes only its own elements.
 """
 
+import zlib
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import OptionError
-from edgeqwen.kernels.attention_types import SEGMENT
+from edgeqwen.kernels.attention_types import SEGMENT, STREAM
 from edgeqwen.kernels.cache_types import CACHE_TYPES
 
 
@@ -36,6 +40,19 @@ class CacheLayout:
             known = ", ".join(CACHE_TYPES)
             raise OptionError(f"cache_type is {cache_type!r}; it must be one of {known}")
         return cls(config.n_layers, config.n_kv_heads, config.head_dim, cache_type)
+
+    @classmethod
+    def checked(
+        cls, n_layers: int, n_kv_heads: int, head_dim: int, cache_type: str
+    ) -> "CacheLayout":
+        """Returns a layout whose numbers come from a file. Raises ValueError for senseless ones."""
+        if cache_type not in CACHE_TYPES:
+            raise ValueError(f"its cache type is {cache_type!r}, which this version doesn't know")
+        fits = 0 < n_layers <= 4096 and 0 < n_kv_heads <= 4096 and 0 < head_dim <= 4096
+        if not fits or head_dim % STREAM:
+            shape = f"{n_layers} layers, {n_kv_heads} KV heads, head_dim {head_dim}"
+            raise ValueError(f"its keys and values have a shape that no model has: {shape}")
+        return cls(n_layers, n_kv_heads, head_dim, cache_type)
 
     @property
     def v_offset(self) -> int:
@@ -57,6 +74,37 @@ class CacheLayout:
     @property
     def bytes_per_token(self) -> int:
         return self.segment_bytes // SEGMENT
+
+    def checksum(self, segment: NDArray[np.uint8], n_positions: int) -> int:
+        """Returns the CRC-32 of a segment as if positions from ``n_positions`` on were zero.
+
+        segment: uint8 [segment_bytes].
+        """
+        if n_positions < SEGMENT:
+            segment = segment.copy()
+            halves = segment.reshape(-1, 2, self.v_offset)
+            for half, positions in ((halves[:, 0], STREAM), (halves[:, 1], 64)):
+                self._forget(half, positions, n_positions)
+        return zlib.crc32(segment.data)
+
+    def _forget(self, half: NDArray[np.uint8], positions: int, n_positions: int) -> None:
+        """Sets what lies behind ``n_positions`` to zero: of K or V, with 32 or 64 in a block.
+
+        half: uint8 [heads, v_offset].
+        """
+        kind, n_heads, n_blocks = CACHE_TYPES[self.cache_type], len(half), self.head_dim // STREAM
+        tiles = half.reshape(n_heads, SEGMENT // positions, n_blocks, positions * kind.bytes_of_32)
+        tile, inside = divmod(n_positions, positions)
+        tiles[:, tile + 1 :] = 0
+        last = tiles[:, tile]
+        scale_bytes = positions * kind.scale_bytes
+        last[..., kind.scale_bytes * inside : scale_bytes] = 0
+        if positions == STREAM:
+            step = max(1, kind.row_bytes // STREAM)  # of K, positions lie side by side
+            codes = last[..., scale_bytes:].reshape(n_heads, n_blocks, -1, positions * step)
+            codes[..., step * inside :] = 0
+        else:
+            last[..., scale_bytes + kind.row_bytes * inside :] = 0
 
 
 def n_segments(n_tokens: int) -> int:

@@ -105,6 +105,10 @@ class Tape:
         self._recorded.append((call, (chunks, tokens_per_chunk, positions_per_chunk), prologue))
         self.names.append(name or kernel.__name__)
 
+    @property
+    def is_finished(self) -> bool:
+        return len(self.operations) > 0
+
     def kernels(self) -> dict[tuple[str, str], Callable[[], int]]:
         """Returns what must be compiled: by kernel and token, a function that does it."""
         calls = [c for call, _, prologue in self._recorded for c in (prologue, call) if c]

@@ -1,4 +1,9 @@
-"""Attention: of one token, split over positions and merged; and of many tokens, by groups."""
+"""Attention: of one token, split over positions and merged; and of many tokens, by groups.
+
+Both go through the positions unit by unit and add one unit's result to those before it in the same
+way, so that a token's output has the same bits in both: what a session has read in one way may be
+read in another, and nothing changes.
+"""
 
 from dataclasses import dataclass
 
@@ -20,7 +25,7 @@ from edgeqwen.kernels.key_biases import HEADER
 from edgeqwen.kernels.panels import panel_block_bytes, write_block
 from edgeqwen.kernels.rope import rotate_queries
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.ops import (
     exp2,
@@ -31,16 +36,16 @@ from edgeqwen.simd.ops import (
     max_lanes,
     part_of_token,
     peek_f32,
+    poke_f32,
     poke_i32,
     splat_f32,
     store,
-    zeros_f32,
 )
 from edgeqwen.simd.records import record, record_view
 from edgeqwen.simd.token import Token
 
 UNIT = SEGMENT
-"""Positions of a chunk when one token attends. Fixed, so that results don't depend on threads."""
+"""Positions that are attended to together. Fixed, so that results don't depend on threads."""
 
 ATTENTION = record(
     "state",
@@ -65,8 +70,12 @@ attention_view = record_view(ATTENTION)
 
 
 def scratch_bytes(padded_rows: int, head_dim: int) -> int:
-    """Returns a thread's scratch memory: q, out, scores, largest, sums, limits, spare."""
-    row_bytes = 12 * head_dim + SCORES_STRIDE + WEIGHTS_STRIDE + 12
+    """Returns how much scratch memory a thread needs.
+
+    It holds q, out, scores, limits and what ``attend`` needs to spare; and of the unit at hand out,
+    largest and sums, beside those of all units.
+    """
+    row_bytes = 16 * head_dim + SCORES_STRIDE + WEIGHTS_STRIDE + 20
     return -(-padded_rows * row_bytes // 4096) * 4096
 
 
@@ -88,7 +97,28 @@ def _cache_of(attention, a, state, head):  # type: ignore[no-untyped-def]
     return state.segments, state.rotations, offset, a.v_offset, pairs, biases
 
 
-@kernel
+@inline_kernel
+def _add_unit(attention, out, largest, sums, unit_out, unit_largest, unit_sum, is_first):  # type: ignore[no-untyped-def]
+    """Adds one row's result of a unit to that of the units before: ``attend``'s, not normalised."""
+    isa = isa_of(attention)
+    width = 4 * head_dim(attention)
+    if is_first:
+        poke_f32(largest, unit_largest)
+        poke_f32(sums, unit_sum)
+        for i in range(0, width, 4 * lanes(isa)):
+            store(out + i, load_f32(isa, unit_out + i))
+        return
+    before = peek_f32(largest)
+    top = max(before, unit_largest)
+    old, new = exp2(splat_f32(isa, before - top)), exp2(splat_f32(isa, unit_largest - top))
+    poke_f32(largest, top)
+    total = fma(new, splat_f32(isa, unit_sum), old * splat_f32(isa, peek_f32(sums)))
+    poke_f32(sums, max_lanes(total))
+    for i in range(0, width, 4 * lanes(isa)):
+        store(out + i, fma(new, load_f32(isa, unit_out + i), old * load_f32(isa, out + i)))
+
+
+@exact_kernel
 def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """One token attends to UNIT positions of one KV head; ``attention_merge`` comes next.
 
@@ -147,40 +177,31 @@ _attention_of = part_of_token("attention")
 _panel_of = part_of_token("panel")
 
 
-@kernel
+@exact_kernel
 def attention_merge(merging, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Merges the units of one query head (chunk = head) and writes its output, into panels too."""
     attention, panel = _attention_of(merging), _panel_of(merging)
     a = attention_view(args)
-    isa = isa_of(attention)
     rows, width = n_rows(attention), 4 * head_dim(attention)
     head, r = chunk // group(attention), chunk % group(attention)
     n_units = (state_view(a.state).n_past + UNIT) // UNIT
-    size, step = rows * (width + 8), a.n_kv_heads * rows * (width + 8)
-    first = a.partials + head * size
-    top = np.float32(-1e30)
-    for unit in range(n_units):
-        top = max(top, peek_f32(first + unit * step + rows * width + 4 * r))
     out = a.scratch + worker * a.scratch_bytes
-    total = np.float32(0)
-    for i in range(0, width, 4 * lanes(isa)):
-        store(out + i, zeros_f32(isa))
+    largest, sums = out + width, out + width + 4
     for unit in range(n_units):
-        partial = first + unit * step
-        factor = exp2(splat_f32(isa, peek_f32(partial + rows * width + 4 * r) - top))
-        total += max_lanes(factor) * peek_f32(partial + rows * (width + 4) + 4 * r)
-        for i in range(0, width, 4 * lanes(isa)):
-            value = load_f32(isa, partial + r * width + i)
-            store(out + i, fma(factor, value, load_f32(isa, out + i)))
+        partial = a.partials + (unit * a.n_kv_heads + head) * rows * (width + 8)
+        unit_largest = peek_f32(partial + rows * width + 4 * r)
+        unit_sum = peek_f32(partial + rows * (width + 4) + 4 * r)
+        row = partial + r * width
+        _add_unit(attention, out, largest, sums, row, unit_largest, unit_sum, unit == 0)
     target = a.output + chunk * width
-    _write_head(attention, out, total, target)
+    _write_head(attention, out, peek_f32(sums), target)
     blocks = head_dim(attention) // 32
     for i in range(blocks):
         place = a.panels + (chunk * blocks + i) * panel_block_bytes(panel)
         write_block(panel, target + 128 * i, place, 0)
 
 
-@kernel
+@exact_kernel
 def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Some tokens attend to all positions before them, for one KV head."""
     a = attention_view(args)
@@ -194,9 +215,11 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
     count = min(per_chunk, n_tokens - first)
     q = a.scratch + worker * a.scratch_bytes
     out = q + rows * width
-    scores = out + rows * width
+    unit_out = out + rows * width
+    scores = unit_out + rows * width
     limits = scores + rows * SCORES_STRIDE
     largest, sums = limits + 4 * rows, limits + 8 * rows
+    unit_largest, unit_sums = limits + 12 * rows, limits + 16 * rows
     for r in range(rows):
         token = min(r // heads, count - 1)
         poke_i32(limits + 4 * r, np.int32(n_past + first + token + 1))
@@ -204,19 +227,33 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
             source = a.q + (first + token) * a.stride + head * heads * width
             _copy_queries(attention, source, r, q)
     end = n_past + first + count
-    attend(
-        attention,
-        q,
-        _cache_of(attention, a, state, head),
-        0,
-        end,
-        limits,
-        largest,
-        sums,
-        out,
-        scores,
-        sums + 4 * rows,
-    )
+    cache = _cache_of(attention, a, state, head)
+    for position in range(0, end, UNIT):
+        attend(
+            attention,
+            q,
+            cache,
+            position,
+            min(position + UNIT, end),
+            limits,
+            unit_largest,
+            unit_sums,
+            unit_out,
+            scores,
+            unit_sums + 4 * rows,
+        )
+        for r in range(count * heads):
+            at = 4 * r
+            _add_unit(
+                attention,
+                out + r * width,
+                largest + at,
+                sums + at,
+                unit_out + r * width,
+                peek_f32(unit_largest + at),
+                peek_f32(unit_sums + at),
+                position == 0,
+            )
     for r in range(count * heads):
         query_head, token = head * heads + r % heads, first + r // heads
         target = a.output + (token * a.n_kv_heads * heads + query_head) * width

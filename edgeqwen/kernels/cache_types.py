@@ -70,6 +70,26 @@ def load_bytes(e: Emitter, address: Value, offset: int) -> Value:
     return e.load(ir.VectorType(ir.I8, e.isa.lanes), address, offset)
 
 
+def gather_elements(e: Emitter, cache_type: str, address: Value, stride: int) -> list[Value]:
+    """Emits loads of ``lanes`` elements ``stride`` bytes apart as float32, without their scale.
+
+    Of 4-bit codes, it is two vectors: lower and upper halves of the bytes.
+    """
+    kinds = {"f32": ir.F32, "f16": ir.I16, "bf16": ir.I16}
+    kind = kinds.get(cache_type, ir.I8)
+    x = ir.Constant(ir.VectorType(kind, e.isa.lanes), ir.Undefined)
+    for lane in range(e.isa.lanes):
+        x = e.b.insert_element(x, e.load(kind, address, stride * lane), ir.I32(lane))
+    if cache_type == "f32":
+        return [x]
+    if cache_type == "f16":
+        # As integers: LLVM converts a single half by a function of its own where the CPU can't.
+        return [e.f16_to_f32(e.b.bitcast(x, e.f16v))]
+    if cache_type == "bf16":
+        return [e.bf16_to_f32(x)]
+    return low_and_high(e, x) if cache_type == "q4_0" else [e.bytes_to_f32(x, signed=True)]
+
+
 def low_and_high(e: Emitter, bytes_: Value) -> list[Value]:
     """Emits the two signed halves of <lanes x i8> as float32."""
     wide = e.b.sext(bytes_, e.i32v)

@@ -1,4 +1,4 @@
-"""Where a token's key and value enter the KV cache: rotated, and as the cache type keeps them."""
+"""A token's key and value in the KV cache: how they enter it, rotated, and how they are read."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from edgeqwen.kernels.attention_products import (
     value_block_bytes,
 )
 from edgeqwen.kernels.attention_types import SEGMENT, STREAM
-from edgeqwen.kernels.cache_types import packed, quantize
+from edgeqwen.kernels.cache_types import gather_elements, packed, quantize
 from edgeqwen.simd.compile import inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter
 from edgeqwen.simd.llvm_ir import ir
@@ -44,29 +44,54 @@ def rotate(isa, x, y, cosines, sines):  # type: ignore[no-untyped-def]
 def cache_token(attention, k, v, angles, position, cache):  # type: ignore[no-untyped-def]
     """Puts the key, rotated, and the value of one token and KV head into the cache.
 
-    k, v: float32 [head_dim]; cache: as ``attend`` takes it.
+    k, v: float32 [head_dim]; cache: as ``attend`` takes it; biases of 0: the key has none.
     """
-    segments, _, offset, v_offset, _, biases = cache
+    biases = cache[5]
     isa = isa_of(attention)
     size = head_dim(attention)
-    blocks = size // STREAM
-    keys = peek_i64(segments + 8 * (position // SEGMENT)) + offset
-    position %= SEGMENT
-    values = keys + v_offset + position // 64 * blocks * value_block_bytes(attention)
-    keys += position // STREAM * blocks * key_block_bytes(attention)
+    keys, values = _places(attention, position, cache)
     turned = _frame_memory(attention)
     for i in range(0, 2 * size, 4 * lanes(isa)):
         x, y = load_f32(isa, k + i), load_f32(isa, k + 2 * size + i)
-        if keeps_biases_apart(attention):
+        if keeps_biases_apart(attention) and biases != 0:
             x, y = x - load_f32(isa, biases + i), y - load_f32(isa, biases + 2 * size + i)
         left, right = rotate(isa, x, y, angles + i, angles + 2 * size + i)
         store(turned + i, left)
         store(turned + 2 * size + i, right)
-    for block in range(blocks):
+    for block in range(size // STREAM):
         _cache_key(attention, turned + 128 * block, keys, position % STREAM)
         _cache_value(attention, v + 128 * block, values, position % 64)
         keys += key_block_bytes(attention)
         values += value_block_bytes(attention)
+
+
+@inline_kernel
+def read_token(attention, position, cache, k, v):  # type: ignore[no-untyped-def]
+    """Reads the key and the value of one token and KV head: ``cache_token`` without a rotation.
+
+    k, v: where they go, float32 [head_dim]. What is kept apart of the key isn't in it.
+    """
+    keys, values = _places(attention, position, cache)
+    column, row = position % STREAM, position % 64
+    step = key_row_bytes(attention)
+    for i in range(0, 4 * head_dim(attention), 4 * STREAM):
+        place = keys + STREAM * scale_bytes(attention) + column * step // STREAM
+        _read_key(attention, keys + column * scale_bytes(attention), place, k + i)
+        place = values + 64 * scale_bytes(attention) + row * row_bytes(attention)
+        _read_value(attention, values + row * scale_bytes(attention), place, v + i)
+        keys += key_block_bytes(attention)
+        values += value_block_bytes(attention)
+
+
+@inline_kernel
+def _places(attention, position, cache):  # type: ignore[no-untyped-def]
+    """Where the first blocks of K and V are that hold a position."""
+    segments, _, offset, v_offset, _, _ = cache
+    blocks = head_dim(attention) // STREAM
+    keys = peek_i64(segments + 8 * (position // SEGMENT)) + offset
+    position %= SEGMENT
+    values = keys + v_offset + position // 64 * blocks * value_block_bytes(attention)
+    return keys + position // STREAM * blocks * key_block_bytes(attention), values
 
 
 @inline_kernel
@@ -145,3 +170,38 @@ def _quantizer(stride: int) -> Any:
 
 
 _quantize_key, _quantize_value = _quantizer(STREAM), _quantizer(1)
+
+
+def _reader(apart: int) -> Any:
+    """Makes the operation that reads 32 elements, ``apart`` elements from each other, as float32.
+
+    A byte with two codes counts as one element.
+    """
+
+    @operation
+    def read_32(typing_context, attention, scale, place, out):  # type: ignore[no-untyped-def]
+        s = attention.value
+
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            _, scale, place, out = values
+            e = Emitter(builder, s.isa)
+            n, kind = s.isa.lanes, s.cache
+            size = max(1, kind.row_bytes // STREAM)
+            factor = None
+            if kind.scale_bytes:
+                bits = e.splat(e.load(ir.I16, scale), e.half_bits)
+                factor = e.f16_to_f32(builder.bitcast(bits, e.f16v))
+            for i in range(0, STREAM * kind.row_bytes // max(STREAM, kind.row_bytes), n):
+                first = e.at(place, i * apart * size)
+                for part, x in enumerate(gather_elements(e, s.cache_type, first, apart * size)):
+                    x = x if factor is None else builder.fmul(x, factor)
+                    e.store(x, out, 4 * (16 * part + i))
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.void(attention, i, i, i), codegen
+
+    return read_32
+
+
+_read_key, _read_value = _reader(STREAM), _reader(1)

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeqwen.kernels.panels import panel_block_bytes, panel_width, write_block
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel
+from edgeqwen.simd.compile import exact_kernel
 from edgeqwen.simd.ops import (
     f32_from_bits,
     fma,
@@ -33,7 +33,7 @@ NORM = record(
 norm_view = record_view(NORM)
 
 
-@kernel
+@exact_kernel
 def norm(token, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes x / sqrt(mean(x**2) + epsilon) * weight for the tokens of one panel."""
     a = norm_view(args)

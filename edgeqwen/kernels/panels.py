@@ -3,7 +3,7 @@
 from edgeqwen.formats.panel import Panel
 from edgeqwen.formats.sums import SUM_START
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import kernel, operation, types
+from edgeqwen.simd.compile import exact_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.llvm_ir import ir
 from edgeqwen.simd.ops import constant
@@ -77,7 +77,7 @@ PANELIZE = record(
 panelize_view = record_view(PANELIZE)
 
 
-@kernel
+@exact_kernel
 def panelize(token, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Writes activations as they are into panels: chunk = panel."""
     a = panelize_view(args)

@@ -12,7 +12,7 @@ import numpy as np
 from edgeqwen.kernels.attention_products import group, head_dim
 from edgeqwen.kernels.caching import cache_token, rotate
 from edgeqwen.kernels.state import state_view
-from edgeqwen.simd.compile import inline_kernel, kernel
+from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import (
     f32_from_bits,
     isa_of,
@@ -34,7 +34,7 @@ ANGLES = record(
 angles_view = record_view(ANGLES)
 
 
-@kernel
+@exact_kernel
 def angles(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Computes the cosines and sines of one token: chunk = token."""
     a = angles_view(args)
@@ -63,7 +63,7 @@ ROPE = record(
 rope_view = record_view(ROPE)
 
 
-@kernel
+@exact_kernel
 def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     """Rotates one token's queries in place and its keys into the cache: chunk = token."""
     a = rope_view(args)

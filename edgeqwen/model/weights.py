@@ -144,6 +144,11 @@ class Weights:
     def n_bytes(self) -> int:
         return self._size
 
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of all matrices as kernels read them, also where they lie in a packed file."""
+        return sum(matrix.apart_bytes + matrix.n_bytes for matrix in self._matrices)
+
     def kernels(self) -> dict[tuple[str, str], Callable[[], object]]:
         """Returns what packing compiles: by name, a function that does it."""
         return {

@@ -1,11 +1,13 @@
 """Where keys and values lie: sizes and offsets that kernels rely on."""
 
+import numpy as np
 import pytest
 
 from edgeqwen.cache import CacheLayout
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.errors import OptionError
 from tests.config_samples import FAMILY, from_gguf, from_hf, hf_config
+from tests.oracles.kv_cache import encode
 
 # KV bytes a token in float16, as published for the family.
 BYTES_PER_TOKEN = {
@@ -58,3 +60,33 @@ def test_an_unknown_cache_type_is_refused() -> None:
     assert str(caught.value) == (
         "cache_type is 'q5_0'; it must be one of f16, bf16, q8_0, q4_0, f32"
     )
+
+
+@pytest.mark.parametrize("n_positions", [1, 31, 32, 64, 100, 255, 256])
+@pytest.mark.parametrize("cache_type", ["f16", "bf16", "q8_0", "q4_0", "f32"])
+def test_a_checksum_is_of_its_positions_alone(cache_type: str, n_positions: int) -> None:
+    layout = CacheLayout(1, 2, 64, cache_type)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 256, 64)).astype(np.float32)
+
+    def checksum() -> int:
+        parts = [encode(x[i], cache_type, is_value=bool(i % 2)) for i in range(4)]
+        segment = np.concatenate(parts)
+        assert len(segment) == layout.segment_bytes
+        return layout.checksum(segment, n_positions)
+
+    before = checksum()
+    x[:, n_positions:] = rng.standard_normal((4, 256 - n_positions, 64)) * 3
+    assert checksum() == before
+    for i in range(4):
+        x[i, n_positions - 1, 40] += 50
+        assert checksum() != before
+        x[i, n_positions - 1, 40] -= 50
+
+
+def test_a_file_with_heads_that_no_model_has_is_refused() -> None:
+    """Blocks have 32 dimensions."""
+    with pytest.raises(ValueError, match="head_dim 40"):
+        CacheLayout.checked(2, 2, 40, "q8_0")
+    with pytest.raises(ValueError, match="'q5_0'"):
+        CacheLayout.checked(2, 2, 64, "q5_0")

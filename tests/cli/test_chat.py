@@ -81,13 +81,38 @@ def test_regen_at_temperature_0_takes_another_and_says_so(
         return model
 
     monkeypatch.setattr(fake_program, "load", load_with_own)
-    with mock.patch.object(Chat, "send", autospec=True, side_effect=Chat.send) as send:
+    with (
+        mock.patch.object(Chat, "send", autospec=True, side_effect=Chat.send) as send,
+        mock.patch.object(Chat, "regenerate", autospec=True, side_effect=Chat.regenerate) as again,
+    ):
         lines = chat_with("hello\n/regen\n", *options, answer="fine")
-    first, second = (call.kwargs for call in send.call_args_list)
+    first, second = send.call_args.kwargs, again.call_args.kwargs
     assert "temperature" not in first
     assert second.get("temperature") == temperature
     said = "At temperature 0 the same answer would come again: this one is at temperature 0.7."
     assert lines[1:] == ["fine", *([said] if temperature else []), "fine"]
+
+
+def test_the_last_message_is_changed_and_taken_back() -> None:
+    lines = chat_with(
+        "/edit x\n/undo\none\ntwo\n/edit\n/edit three\n/stats\n/undo\n/undo\n/undo\n", answer="fine"
+    )
+    assert lines[1:7] == [
+        "There is no message yet.",
+        "There is no message yet.",
+        "fine",
+        "fine",
+        "/edit TEXT: what should it be?",
+        "fine",
+    ]
+    # "<|im_start|>user\n", one message and its answer are what the second turn still shares.
+    assert lines[7].startswith("prompt: ")
+    assert int(lines[7].split(" reused")[0].split()[-1]) > 20
+    assert lines[8:] == [
+        "The last message and its answer are forgotten.",
+        "The last message and its answer are forgotten.",
+        "There is no message yet.",
+    ]
 
 
 def test_control_characters_of_the_model_are_made_harmless() -> None:
@@ -134,6 +159,40 @@ def test_a_conversation_too_long_fails_in_a_pipe() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("edgeqwen: the prompt has ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_full_context_ends_an_answer_and_says_what_to_do() -> None:
+    done = run("chat", "x.gguf", "-c", "60", input="hello\n", answer="a" * 100)
+    assert (done.returncode, done.stdout) == (0, f"{HELLO}{'a' * 37}\n")
+    assert done.stderr == (
+        "(cut after 37 tokens: the context is full; /clear begins anew, --context sets a longer "
+        "one, --context-shift goes on without the oldest turns)\n"
+    )
+
+
+def test_max_tokens_is_no_full_context() -> None:
+    assert chat_with("hello\n", "-c", "60", "-n", "5", answer="a" * 100)[1:] == ["a" * 5]
+
+
+def test_context_shift_forgets_turns_and_says_so() -> None:
+    done = run("chat", "x.gguf", "-c", "170", "--context-shift", input="hello\n" * 8, answer="fine")
+    assert (done.returncode, done.stdout) == (0, HELLO + "fine\n" * 8)
+    assert done.stderr == "(the context was full: 3 earlier turns are forgotten)\n"
+    text = f"hello\n{'x' * 20}\n"
+    done = run("chat", "x.gguf", "-c", "60", "--context-shift", input=text, answer="fine")
+    assert done.stdout == HELLO + "fine\n" * 2
+    assert done.stderr == "(the context was full: an earlier turn is forgotten)\n"
+
+
+@terminal_only
+def test_a_message_too_long_for_the_context_at_a_terminal() -> None:
+    with Terminal("chat", "x.gguf", "-c", "60", FAKE_SCRIPT="fine") as terminal:
+        terminal.wait_for("> ")
+        terminal.press("hello\n")
+        terminal.wait_for("> ")
+        terminal.press("x" * 60 + "\n")
+        terminal.wait_for("(context_shift, --context-shift); /clear begins anew")
+        terminal.wait_for("> ")
 
 
 @terminal_only

@@ -1,5 +1,6 @@
 """``edgeqwen inspect``: what it tells, and that no file can write to the terminal with it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ def test_json(model: Path) -> None:
     fields = json_of(run("inspect", model, "--json"))
     assert fields["config"]["n_layers"] == 2
     assert fields["config"]["rope_scaling"] is None
+    # K and V of 2 layers, as float16.
+    n_kv = fields["config"]["n_kv_heads"] * fields["config"]["head_dim"]
+    assert fields["cache_bytes_per_token"] == 2 * 2 * n_kv * 2
     assert fields["version"] == 3
     assert fields["file_bytes"] == model.stat().st_size
     assert fields["metadata"]["general.architecture"] == "qwen2"
@@ -48,6 +52,12 @@ def test_text(model: Path) -> None:
     assert lines[0].startswith(f"{model}: GGUF version 3, ")
     assert " bits per weight" in lines[1]
     assert "  n_layers             2" in lines
+    (memory,) = (line for line in lines if line.startswith("A context of "))
+    assert re.fullmatch(
+        r"A context of \d+ tokens takes up to [\d.]+ [KM]iB of memory when it runs, "
+        r"\d+ B for each token\.",
+        memory,
+    )
     assert "  tokenizer.ggml.tokens                   [320 items]" in lines
     assert any(
         line.split() == ["Q4_0", "1", "tensors", "4,096", "weights", "2.2", "KiB"] for line in lines
@@ -69,6 +79,7 @@ def test_a_file_of_another_family_is_listed(tmp_path: Path) -> None:
     assert "token_embd.weight" in done.stdout
     fields = json_of(run("inspect", path, "--json"))
     assert fields["config"] is None
+    assert fields["cache_bytes_per_token"] is None
     assert "'llama'" in fields["problem"]
 
 

@@ -92,6 +92,25 @@ def test_the_type_of_keys_and_values(
     assert found == [cache_type]
 
 
+@pytest.mark.parametrize("command", ["chat", "run", "perplexity"])
+def test_yarn(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+    load = fake_program.load
+
+    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
+        found.append(options["rope_scaling"])
+        return load(path, **options)
+
+    monkeypatch.setattr(fake_program, "load", note_load)
+    for yarn in ((), ("--yarn", "2.5")):
+        done = run(command, "x.gguf", *COMMANDS[command], *yarn)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert found == [None, {"rope_type": "yarn", "factor": 2.5}]
+    done = run(command, "x.gguf", *COMMANDS[command], "--yarn", "0.5")
+    assert done.returncode == 2
+    assert "--yarn" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["run", "bench", "perplexity"])
 def test_json_stays_json(command: str) -> None:
     assert json_of(run(command, *COMMANDS[command], "--json"))

@@ -34,6 +34,14 @@ def test_reads_the_prompt_from_standard_input() -> None:
     assert from_pipe["n_prompt"] == len(b"user\nhell\xc3\xb6") + len(b"assistant\n") + 4
 
 
+def test_a_full_context_is_told() -> None:
+    done = run("run", "x.gguf", "hello", "-c", "60", answer="a" * 100)
+    assert (done.returncode, done.stdout) == (0, "a" * 37 + "\n")
+    expected = "edgeqwen: cut after 37 tokens: the context is full; --context sets a longer one\n"
+    assert done.stderr == expected
+    assert run("run", "x.gguf", "hello", "-n", "37", answer="a" * 100).stderr == ""
+
+
 def test_raw_continues_the_text() -> None:
     assert json_of(run("run", "x.gguf", "12345", "--raw", "--json"))["n_prompt"] == 5
 

@@ -117,6 +117,23 @@ def rotate(x: np.ndarray, turned: np.ndarray) -> np.ndarray:
     return np.concatenate([left * cosine - right * sine, right * cosine + left * sine], axis=-1)
 
 
+def shifted(
+    k: np.ndarray, v: np.ndarray, keep: int, n_dropped: int, frequencies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forgets positions [keep, keep + n_dropped) of keys and values [n_positions, heads, head_dim].
+
+    What comes after them moves there; its keys, float64, turn back by n_dropped positions. The
+    angle is exact.
+    """
+    angle = np.full((len(k) - keep - n_dropped, 1), -n_dropped) * frequencies.astype(np.float64)
+    turned = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    moved = slice(keep + n_dropped, None)
+    return (
+        np.concatenate([k[:keep].astype(np.float64), rotate(k[moved], turned)]),
+        np.concatenate([v[:keep], v[moved]]),
+    )
+
+
 def attention(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, n_past: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The Qwen2 network in plain numpy: the slow twin that the runtime is measured against.
 
-Written for reading: no cache, no batching, every position computed at once. ``dtype`` chooses the
+Written for reading: no batching, every position computed at once. ``dtype`` chooses the
 precision of the whole pass. Two switches imitate the runtime's own roundings, so that kernels can
 be compared tightly: ``int8`` names the matrices whose inputs are rounded to int8 per 32 values,
 and ``cache_type`` is how K and V are kept, K without the biases ``apart``, float32 [n_layers,
@@ -39,21 +39,29 @@ class Qwen2:
         self.apart = apart
 
     def logits(
-        self, tokens: Sequence[int] | np.ndarray, record: dict[str, np.ndarray] | None = None
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        record: dict[str, np.ndarray] | None = None,
+        past: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Returns the logits [n_tokens, vocab_size] after each of the tokens.
 
         ``record``, when given, receives the output of every step under its name
         (``blk.0.attn_norm``, ``blk.0.attn_q``, ...), to find where two passes part, and what each
-        matrix is multiplied by (``blk.0.attn_q.input``), not rounded to int8.
+        matrix is multiplied by (``blk.0.attn_q.input``), not rounded to int8. ``past`` holds the
+        keys and values of tokens before these, by the names under which a record has them
+        (``blk.0.k_rope`` and ``blk.0.v``, [n_kv_heads, n_past, head_dim]); a record then holds
+        those of all.
         """
         record = {} if record is None else record
+        past = {} if past is None else past
+        n_past = past["blk.0.v"].shape[1] if past else 0
         x = self._tensor("token_embd.weight")[np.asarray(tokens)]
-        cos, sin = rotations(self.config, np.arange(len(tokens)), self.dtype)
+        cos, sin = rotations(self.config, n_past + np.arange(len(tokens)), self.dtype)
         for i in range(self.config.n_layers):
             name = f"blk.{i}"
             h = self._norm(f"{name}.attn_norm", x, record)
-            x = x + self._attention(i, h, cos, sin, record)
+            x = x + self._attention(i, h, cos, sin, record, past)
             record[f"{name}.attn_residual"] = x
             h = self._norm(f"{name}.ffn_norm", x, record)
             x = x + self._feed_forward(name, h, record)
@@ -75,6 +83,7 @@ class Qwen2:
         cos: np.ndarray,
         sin: np.ndarray,
         record: dict[str, np.ndarray],
+        past: Mapping[str, np.ndarray],
     ) -> np.ndarray:
         name, n_tokens, head_dim = f"blk.{layer}", len(h), self.config.head_dim
         n_groups = self.config.n_heads // self.config.n_kv_heads
@@ -90,10 +99,14 @@ class Qwen2:
         if self.cache_type is not None:
             k, v = (held(x, self.cache_type).astype(self.dtype) for x in (k, v))
         k = k + rotate(apart, cos, sin)
-        record[f"{name}.q_rope"], record[f"{name}.k_rope"] = q, k
+        if past:
+            k = np.concatenate([past[f"{name}.k_rope"], k], axis=1)
+            v = np.concatenate([past[f"{name}.v"], v], axis=1)
+        record[f"{name}.q_rope"], record[f"{name}.k_rope"], record[f"{name}.v"] = q, k, v
         k, v = np.repeat(k, n_groups, axis=0), np.repeat(v, n_groups, axis=0)
-        scores = q @ k.transpose(0, 2, 1) / self.dtype(math.sqrt(head_dim))  # (H, T, T)
-        future = np.triu(np.ones((n_tokens, n_tokens), bool), 1)
+        scores = q @ k.transpose(0, 2, 1) / self.dtype(math.sqrt(head_dim))  # (H, T, past + T)
+        n_positions = k.shape[1]
+        future = np.triu(np.ones((n_tokens, n_positions), bool), n_positions - n_tokens + 1)
         scores = np.where(future, -np.inf, scores)
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)

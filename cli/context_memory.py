@@ -1,0 +1,37 @@
+"""What a context takes of memory: said before a conversation takes it."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from edgeqwen.cli import memory
+from edgeqwen.cli.terminal import note_line, size_text
+
+if TYPE_CHECKING:
+    from edgeqwen import Model
+
+# What somebody asked for is told from this size on; what nobody asked for, where it is more than
+# half of what is left.
+LARGE = 256 << 20
+
+
+def tell_of_context(model: "Model", *, asked_for: bool) -> None:
+    """Prints a line on standard error where the context may take much, and warns if too much."""
+    n_tokens = model.engine.max_context
+    needed, free = model.cache_bytes(), memory.available_bytes()
+    takes = f"a context of {n_tokens} tokens takes up to {size_text(needed)} of memory"
+    if free is not None and needed > free:
+        print(
+            f"edgeqwen: warning: {takes}, but only {size_text(free)} are free: "
+            f"{_advice(model, free)}",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif (asked_for and needed >= LARGE) or (free is not None and needed > free // 2):
+        note_line(f"edgeqwen: {takes}, beside {size_text(model.engine.weight_bytes)} of weights")
+
+
+def _advice(model: "Model", free: int) -> str:
+    """Returns what fits; segments are whole, and some memory is left to others."""
+    per_token = max(model.cache_bytes(1024) // 1024, 1)
+    n_tokens = free * 3 // 4 // per_token // 1024 * 1024
+    return f"--context {n_tokens} fits" if n_tokens else "a smaller model needs less"

@@ -1,0 +1,43 @@
+"""A segment of a session file, mapped into memory."""
+
+import contextlib
+import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeqwen.cache.session_format import KV_OFFSET, SEAL_OFFSET, Extent
+from edgeqwen.kernels.attention_types import SEGMENT
+
+
+class MappedSegment:
+    """The extent of a segment; see ``edgeqwen.cache.sequence.Segment``.
+
+    ``tokens`` int32 [256]; ``seal`` uint32 [2]: how many positions the checksum covers, and the
+    checksum.
+    """
+
+    def __init__(self, handle: int, extent: Extent, kv_bytes: int, access: int) -> None:
+        """``access`` is ``mmap.ACCESS_READ``, ACCESS_WRITE, or ACCESS_COPY for writing aside."""
+        self.extent = extent
+        size = KV_OFFSET + kv_bytes
+        self._mapping = mmap.mmap(handle, size, access=access, offset=extent.offset)
+        self._bytes: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8)
+        self.tokens = self._bytes[: 4 * SEGMENT].view(np.int32)
+        self.seal = self._bytes[SEAL_OFFSET : SEAL_OFFSET + 8].view(np.uint32)
+        self.address = int(self._bytes.ctypes.data) + KV_OFFSET
+
+    def view(self, offset: int, size: int) -> NDArray[np.uint8]:
+        """Returns a uint8 view of some bytes of the keys and values."""
+        return self._bytes[KV_OFFSET + offset : KV_OFFSET + offset + size]
+
+    def flush(self) -> None:
+        """Writes it to the disk."""
+        self._mapping.flush()
+
+    def close(self) -> None:
+        """Unmaps it. Nothing may use its addresses any more."""
+        empty = np.zeros(0, np.uint8)
+        self._bytes, self.tokens, self.seal = empty, empty.view(np.int32), empty.view(np.uint32)
+        with contextlib.suppress(BufferError):
+            self._mapping.close()

@@ -1,0 +1,299 @@
+"""SessionFile: a sequence's tokens, keys and values in a file that survives being killed.
+
+The file is mapped, so what a step writes is in the system's hands at once, and outlives the
+process. A step first writes keys and values where no committed token is, then their ids, and then
+commits: a record in one of two slots (``edgeqwen.cache.session_format``). Taking tokens away is
+committed into both slots before anything is written over them.
+"""
+
+import mmap
+import os
+import shutil
+import time
+import weakref
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeqwen.cache.disk import SPARE_BYTES, allocate, boot_identity, disk_full, refusals, write
+from edgeqwen.cache.layout import n_segments
+from edgeqwen.cache.mapped_segment import MappedSegment
+from edgeqwen.cache.session_format import (
+    FIRST_UNIT,
+    KV_OFFSET,
+    MAX_SEGMENTS,
+    SLOTS,
+    UNIT_BYTES,
+    Commit,
+    Extent,
+    Identity,
+    free_extent,
+    units,
+)
+from edgeqwen.cache.session_lock import SessionLock
+from edgeqwen.cache.session_state import (
+    BINARY,
+    SessionState,
+    open_session,
+    read_identity,
+    read_state,
+    read_transcript,
+    tokens_crc,
+)
+from edgeqwen.errors import ContextFullError, SessionError
+from edgeqwen.kernels.attention_types import SEGMENT
+
+
+class SessionFile:
+    """A session file, open for writing by this object alone; ``create`` or ``open`` makes it.
+
+    ``tokens`` are those whose keys and values are in ``segments``.
+    """
+
+    def __init__(
+        self, path: Path, handle: int, identity: Identity, lock: SessionLock, state: SessionState
+    ) -> None:
+        self.path, self.identity = path, identity
+        self.tokens, self.segments = state.tokens, state.segments
+        self._handle, self._lock, self._commit = handle, lock, state.commit
+        # Also for a session that nobody closed.
+        self._close_handle = weakref.finalize(self, os.close, handle)
+        self._kv_bytes = identity.layout.segment_bytes
+        self._targets: list[MappedSegment] = []
+        self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
+        # In both slots: where one can't be read, it must not come back to life later. Tokens whose
+        # keys and values were lost with the system are lost here.
+        self._commit.n_tokens = len(state.tokens)
+        self._commit.tokens_crc = tokens_crc(state.tokens)
+        self._commit.n_stored = min(state.commit.n_stored, len(state.tokens))
+        self._commit.boot = boot_identity()
+        self._write_both()
+
+    @classmethod
+    def create(
+        cls, path: Path, identity: Identity, *, transcript: bytes = b"", replace: bool = False
+    ) -> "SessionFile":
+        """Makes a session without tokens. ``replace``: in the place of one that there is.
+
+        Raises SessionError if there is a file of that name, SessionLockedError and DiskError.
+        """
+        lock = SessionLock.acquire(path)
+        try:
+            if path.exists() and not replace:
+                raise SessionError(f"{path}: is there already; open it, or name another file")
+            # Written aside: whoever kills the process leaves no half of a file under the name.
+            aside = path.with_name(f".{path.name}.new")
+            with refusals(path):
+                handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
+            try:
+                allocate(handle, 0, FIRST_UNIT * UNIT_BYTES, path)
+                with refusals(path):
+                    write(handle, 0, identity.encode())
+                session = cls(path, handle, identity, lock, SessionState(Commit(), [], []))
+            except BaseException:
+                os.close(handle)
+                aside.unlink(missing_ok=True)
+                raise
+            try:
+                session.set_transcript(transcript)
+                with refusals(path):
+                    os.fsync(handle)
+                    os.replace(aside, path)
+            except BaseException:
+                session.abandon()
+                aside.unlink(missing_ok=True)
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return session
+
+    @classmethod
+    def open(cls, path: Path, expected: Identity) -> "SessionFile":
+        """Opens a session of the same model, rope settings and cache type.
+
+        Raises SessionError for anything else or a damaged file, SessionLockedError while it is
+        open elsewhere, and DiskError where it can't be written.
+        """
+        os.close(open_session(path, os.O_RDONLY))  # no lock beside a file that isn't there
+        lock = SessionLock.acquire(path)
+        try:
+            handle = open_session(path, os.O_RDWR)
+            try:
+                identity = read_identity(handle, path)
+                if why := expected.difference(identity):
+                    raise SessionError(
+                        f"{path}: can't be continued: {why}; load that model, or have the "
+                        "conversation read again by this one (rebuild, --rebuild)"
+                    )
+                state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
+            except BaseException:
+                os.close(handle)
+                raise
+            return cls(path, handle, identity, lock, state)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def edits(self) -> int:
+        """How often tokens were taken away."""
+        return self._commit.edits
+
+    def new_segment(self) -> MappedSegment:
+        """Adds a segment to the file. Raises DiskError when there is no room for it."""
+        if len(self.segments) == MAX_SEGMENTS:
+            raise ContextFullError(
+                f"{self.path}: a session holds {MAX_SEGMENTS * SEGMENT} tokens at most"
+            )
+        segment = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
+        segment.seal[:] = 0
+        self.segments.append(segment)
+        return segment
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Commits tokens whose keys and values have been written."""
+        position, done = len(self.tokens), 0
+        while done < len(tokens):
+            index, inside = divmod(position + done, SEGMENT)
+            part = tokens[done : done + SEGMENT - inside]
+            self.segments[index].tokens[inside : inside + len(part)] = part
+            done += len(part)
+        self.tokens.extend(tokens)
+        commit = self._commit
+        commit.n_tokens = len(self.tokens)
+        commit.tokens_crc = tokens_crc(tokens, commit.tokens_crc)
+        if len(commit.segments) != len(self.segments):
+            commit.segments = tuple(segment.extent.first for segment in self.segments)
+        self._write()
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
+        if n_tokens == len(self.tokens):
+            return
+        del self.tokens[n_tokens:]
+        kept = self.segments[: n_segments(n_tokens)]
+        commit = self._commit
+        commit.n_tokens = n_tokens
+        commit.tokens_crc = tokens_crc(self.tokens)
+        commit.n_stored = min(commit.n_stored, n_tokens)
+        commit.edits += 1
+        commit.segments = tuple(segment.extent.first for segment in kept)
+        self._write_both()
+        for segment in self.segments[len(kept) :]:
+            segment.close()
+        self.segments = kept
+        if kept and kept[-1].seal[0] > n_tokens - (len(kept) - 1) * SEGMENT:
+            kept[-1].seal[0] = 0
+
+    def targets(self, keep: int, n_tokens: int) -> Sequence[MappedSegment]:
+        """See ``edgeqwen.cache.store.Store``: beside what is committed, which must stay whole."""
+        first = keep // SEGMENT
+        self._targets = self.segments[:first]
+        for segment in self.segments[first : n_segments(n_tokens)]:
+            made = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
+            self._targets.append(made)
+            made.view(0, self._kv_bytes)[:] = segment.view(0, self._kv_bytes)
+        return self._targets
+
+    def moved(self, keep: int, n_dropped: int) -> None:
+        """See ``edgeqwen.cache.store.Store``: commits what was moved, all of it at once."""
+        old, self.segments, self._targets = self.segments, self._targets, []
+        del self.tokens[keep : keep + n_dropped]
+        first = keep // SEGMENT
+        for i, segment in enumerate(self.segments[first:], first):
+            ids = self.tokens[i * SEGMENT : (i + 1) * SEGMENT]
+            segment.tokens[: len(ids)] = ids
+            segment.seal[0] = 0
+        commit = self._commit
+        commit.n_tokens, commit.tokens_crc = len(self.tokens), tokens_crc(self.tokens)
+        commit.n_stored = min(commit.n_stored, keep)
+        commit.edits += 1
+        commit.segments = tuple(segment.extent.first for segment in self.segments)
+        self._write_both()
+        for segment in old[first:]:
+            segment.close()
+
+    @property
+    def transcript(self) -> bytes:
+        """What ``set_transcript`` stored last; raises SessionError where it is damaged."""
+        return read_transcript(self._handle, self._commit, self.path)
+
+    def set_transcript(self, data: bytes) -> None:
+        """Stores the text of the conversation, in place of what there was."""
+        extent = None
+        if data:
+            extent = self._allocate(units(len(data)))
+            with refusals(self.path):
+                write(self._handle, extent.offset, data)
+        commit = self._commit
+        commit.transcript_unit = extent.first if extent else 0
+        commit.transcript_bytes, commit.transcript_crc = len(data), zlib.crc32(data)
+        self._write_both()
+
+    def seal(self) -> None:
+        """Computes the checksums of what has none, and writes everything to the disk.
+
+        Raises DiskError when the disk refuses.
+        """
+        with refusals(self.path):
+            for i, segment in enumerate(self.segments):
+                n = min(SEGMENT, len(self.tokens) - i * SEGMENT)
+                if n <= 0 or (segment.seal[0] == n and i * SEGMENT + n <= self._commit.n_stored):
+                    continue
+                kv = segment.view(0, self._kv_bytes)
+                segment.seal[1] = self.identity.layout.checksum(kv, n)
+                segment.seal[0] = n
+                segment.flush()
+            if self._commit.n_stored != len(self.tokens):
+                self._commit.n_stored = len(self.tokens)
+                self._write_both()
+            os.fsync(self._handle)
+            self._head.flush()
+
+    def close(self) -> None:
+        """Seals the file and lets others open it. Idempotent."""
+        if self._handle >= 0:
+            try:
+                self.seal()
+            finally:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Lets go of the file as it is, as if the process were killed. Idempotent."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            for segment in (*self.segments, *self._targets):
+                segment.close()
+            self.segments, self._targets = [], []
+            self._head.close()
+            self._close_handle()
+            self._lock.release()
+
+    def _map(self, extent: Extent) -> MappedSegment:
+        with refusals(self.path):
+            return MappedSegment(self._handle, extent, self._kv_bytes, mmap.ACCESS_WRITE)
+
+    def _allocate(self, n_units: int) -> Extent:
+        used = [segment.extent for segment in (*self.segments, *self._targets)]
+        if self._commit.transcript is not None:
+            used.append(self._commit.transcript)
+        extent = free_extent(used, n_units)
+        size = extent.n_units * UNIT_BYTES
+        if shutil.disk_usage(self.path.parent).free < size + SPARE_BYTES:
+            raise disk_full(self.path)
+        allocate(self._handle, extent.offset, size, self.path)
+        return extent
+
+    def _write(self) -> None:
+        """Writes the next record, into the slot that doesn't hold the newest."""
+        commit = self._commit
+        commit.number += 1
+        data = commit.encode()
+        start = SLOTS[commit.number % 2] * UNIT_BYTES
+        self._head[start : start + len(data)] = data
+
+    def _write_both(self) -> None:
+        self._commit.time = time.time()
+        self._write()
+        self._write()

@@ -1,0 +1,251 @@
+"""The bytes of a session file; docs/sessions.md describes them for other programs.
+
+A file is cut into units of 64 KB. The first holds the *identity*: what model the keys and values
+are of. The next two are the *slots*: each holds a commit record, which says which tokens there are
+and where. Records are numbered, and the next is always written into the slot that the newest isn't
+in: whenever a process is killed, one whole record is there. Behind them lie *extents* of several
+units: segments (256 token ids, a seal, 256 positions of keys and values), and the transcript.
+
+All numbers are little-endian.
+"""
+
+import functools
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeqwen.cache.layout import CacheLayout, n_segments
+from edgeqwen.errors import SessionError
+from edgeqwen.kernels.attention_types import SEGMENT
+
+UNIT_BYTES = 1 << 16
+"""Extents begin at multiples of this: no system has larger pages."""
+SLOTS = (1, 2)
+FIRST_UNIT = 3
+KV_OFFSET = 4096
+"""Bytes from the start of a segment's extent to its keys and values."""
+SEAL_OFFSET = 4 * SEGMENT
+
+MAGIC = b"edgeqwen-session"
+VERSION = 1
+_HEAD = struct.Struct("<16sII")  # magic, version, CRC-32 of what follows
+_IDENTITY = struct.Struct("<IIIIQ16s32s32sI256s")
+IDENTITY_BYTES = _HEAD.size + _IDENTITY.size
+
+_RECORD_HEAD = struct.Struct("<II")  # CRC-32 of what follows, bytes of the record
+_RECORD = struct.Struct("<QQIQ16sQIIIId")
+MAX_SEGMENTS = (UNIT_BYTES - _RECORD_HEAD.size - _RECORD.size) // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a session's keys and values were computed by.
+
+    ``weights``: SHA-256 digest of the model's tensors; ``settings``: of the numbers that are no
+    tensors, those of RoPE and of the norms. Both have 32 bytes. ``model`` is its name, for
+    messages.
+    """
+
+    layout: CacheLayout
+    weights: bytes
+    settings: bytes
+    vocab_size: int
+    model: str
+
+    def encode(self) -> bytes:
+        """Returns the identity as the file begins with it."""
+        layout = self.layout
+        body = _IDENTITY.pack(
+            layout.n_layers,
+            layout.n_kv_heads,
+            layout.head_dim,
+            SEGMENT,
+            layout.segment_bytes,
+            layout.cache_type.encode(),
+            self.weights,
+            self.settings,
+            self.vocab_size,
+            _cut(self.model, 256),
+        )
+        return _HEAD.pack(MAGIC, VERSION, zlib.crc32(body)) + body
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> "Identity":
+        """Reads an identity. Raises SessionError for anything that isn't one of this version."""
+        if len(data) < IDENTITY_BYTES or data[: len(MAGIC)] != MAGIC:
+            raise SessionError(f"{source}: is no session file; name another file")
+        _, version, checksum = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise SessionError(
+                f"{source}: is a session file of format {version}, and this version of edgeqwen "
+                f"reads format {VERSION}; "
+                + ("install a newer one" if version > VERSION else "begin a new session")
+            )
+        body = data[_HEAD.size : IDENTITY_BYTES]
+        if zlib.crc32(body) != checksum:
+            raise SessionError(
+                f"{source}: is damaged: the checksum of its first page is "
+                f"{zlib.crc32(body):08x}, expected {checksum:08x}; restore it from a copy, or "
+                "begin a new session"
+            )
+        n_layers, n_heads, head_dim, segment, n_bytes, kind, *digests, vocab, name = (
+            _IDENTITY.unpack(body)
+        )
+        weights, settings = digests
+        try:
+            layout = CacheLayout.checked(n_layers, n_heads, head_dim, kind.rstrip(b"\0").decode())
+        except ValueError as error:
+            raise SessionError(f"{source}: can't be read: {error}") from error
+        if (segment, n_bytes) != (SEGMENT, layout.segment_bytes):
+            raise SessionError(
+                f"{source}: its segments have {segment} positions and {n_bytes} bytes, expected "
+                f"{SEGMENT} and {layout.segment_bytes}; begin a new session"
+            )
+        model = name.rstrip(b"\0").decode(errors="replace")
+        return cls(layout, weights, settings, vocab, model)
+
+    def difference(self, other: "Identity") -> str | None:
+        """Returns why keys and values of ``other`` can't be used with this model, if they can't."""
+        if self.weights != other.weights or self.vocab_size != other.vocab_size:
+            named = f" ({other.model})" if other.model != self.model else ""
+            return f"it belongs to other weights{named} than the model's ({self.model})"
+        if self.settings != other.settings:
+            return "it was computed with other RoPE settings (or another epsilon of the norms)"
+        if self.layout.cache_type != other.layout.cache_type:
+            return (
+                f"its cache type is {other.layout.cache_type}, the model's is "
+                f"{self.layout.cache_type}"
+            )
+        if self.layout != other.layout:
+            return "its keys and values have other shapes than the model's"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Some units of the file."""
+
+    first: int
+    n_units: int
+
+    @property
+    def offset(self) -> int:
+        """Where it begins, in bytes."""
+        return self.first * UNIT_BYTES
+
+    @property
+    def end(self) -> int:
+        """The first unit behind it."""
+        return self.first + self.n_units
+
+
+@dataclass(slots=True)
+class Commit:
+    """One commit record: the state of the session after a step.
+
+    ``number`` grows with every record; ``n_tokens``: the tokens there are; ``tokens_crc``: the
+    CRC-32 of their ids, int32. Of these, the first ``n_stored`` have keys and values that were
+    written to the disk; the others are in the system's memory as long as it runs, and ``boot``
+    tells whether it has been restarted. ``edits`` counts how often tokens were taken away.
+    ``segments``: the first unit of each segment's extent. ``time``: seconds since 1970.
+    """
+
+    number: int = 0
+    n_tokens: int = 0
+    tokens_crc: int = 0
+    n_stored: int = 0
+    boot: bytes = bytes(16)
+    edits: int = 0
+    transcript_unit: int = 0
+    transcript_bytes: int = 0
+    transcript_crc: int = 0
+    time: float = 0.0
+    segments: tuple[int, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        """Returns the record as it lies in a slot."""
+        body = _RECORD.pack(
+            self.number,
+            self.n_tokens,
+            self.tokens_crc,
+            self.n_stored,
+            self.boot,
+            self.edits,
+            self.transcript_unit,
+            self.transcript_bytes,
+            self.transcript_crc,
+            len(self.segments),
+            self.time,
+        ) + _packed(self.segments)
+        size = struct.pack("<I", _RECORD_HEAD.size + len(body))
+        return struct.pack("<I", zlib.crc32(body, zlib.crc32(size))) + size + body
+
+    @classmethod
+    def decode(cls, slot: bytes) -> "Commit | None":
+        """Reads a slot; None where it holds no whole record."""
+        checksum, n_bytes = _RECORD_HEAD.unpack_from(slot)
+        if not _RECORD_HEAD.size + _RECORD.size <= n_bytes <= len(slot):
+            return None
+        if zlib.crc32(slot[4:n_bytes]) != checksum:
+            return None
+        fields: list[Any] = [*_RECORD.unpack_from(slot, _RECORD_HEAD.size)]
+        n = fields.pop(-2)
+        if n_bytes != _RECORD_HEAD.size + _RECORD.size + 4 * n:
+            return None
+        fields.append(struct.unpack_from(f"<{n}I", slot, _RECORD_HEAD.size + _RECORD.size))
+        return cls(*fields)
+
+    @property
+    def transcript(self) -> Extent | None:
+        """Where the transcript is, if there is one."""
+        if self.transcript_bytes == 0:
+            return None
+        return Extent(self.transcript_unit, units(self.transcript_bytes))
+
+    def problem(self, segment_units: int, n_units: int) -> str | None:
+        """Returns why the record can't be of a file of ``n_units`` units, if it can't."""
+        extents = [Extent(first, segment_units) for first in self.segments]
+        if self.transcript is not None:
+            extents.append(self.transcript)
+        extents.sort(key=lambda extent: extent.first)
+        end = FIRST_UNIT
+        for extent in extents:
+            if extent.first < end:
+                return "two of its parts lie in the same place"
+            end = extent.end
+        if end > n_units:
+            return (
+                f"it is cut short: it has {n_units * UNIT_BYTES} bytes, expected "
+                f"{end * UNIT_BYTES} or more"
+            )
+        if n_segments(self.n_tokens) > len(self.segments):
+            return f"{self.n_tokens} tokens don't fit into {len(self.segments)} segments"
+        return None
+
+
+def units(n_bytes: int) -> int:
+    """Returns how many units hold so many bytes."""
+    return -(-n_bytes // UNIT_BYTES)
+
+
+def free_extent(used: Sequence[Extent], n_units: int) -> Extent:
+    """Returns the first place for ``n_units`` units that isn't used, perhaps at the file's end."""
+    end = FIRST_UNIT
+    for extent in sorted(used, key=lambda extent: extent.first):
+        if extent.first - end >= n_units:
+            break
+        end = max(end, extent.end)
+    return Extent(end, n_units)
+
+
+@functools.lru_cache(maxsize=4)
+def _packed(segments: tuple[int, ...]) -> bytes:
+    # The same for many records, one after the other.
+    return struct.pack(f"<{len(segments)}I", *segments)
+
+
+def _cut(text: str, n_bytes: int) -> bytes:
+    """Returns the text in UTF-8, cut to so many bytes at the end of a character."""
+    return text.encode()[:n_bytes].decode(errors="ignore").encode()

@@ -1,0 +1,82 @@
+"""What is in a session, and whether it is what was written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeqwen.cache.layout import n_segments
+from edgeqwen.cache.session_copies import is_still, reading
+from edgeqwen.cache.session_format import Identity
+from edgeqwen.cache.session_state import read_transcript
+from edgeqwen.errors import SessionError
+from edgeqwen.kernels.attention_types import SEGMENT
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session at a glance: ``n_bytes`` on the disk, ``time`` of the last change, since 1970."""
+
+    path: Path
+    identity: Identity
+    n_tokens: int
+    n_bytes: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of ``verify``.
+
+    ``n_covered``: tokens whose keys and values have a checksum that was compared; those of an
+    answer that is under way, or was broken off, have none yet.
+    """
+
+    summary: SessionSummary
+    n_covered: int
+    problems: tuple[str, ...]
+
+
+def summarize(path: Path) -> SessionSummary:
+    """Reads what a session is about. Raises SessionError where that can't be told."""
+    with reading(path) as (_, identity, state):
+        return _summary(path, identity, len(state.tokens), state.commit.time)
+
+
+def verify(path: Path) -> Verification:
+    """Compares all checksums of a session with what it holds.
+
+    Raises SessionError for a file whose records or tokens are damaged: then nothing else can be
+    told.
+    """
+    with reading(path) as (handle, identity, state):
+        problems = []
+        n_covered, n_tokens = 0, len(state.tokens)
+        for i in range(n_segments(n_tokens)):
+            covered, expected = (int(x) for x in state.segments[i].seal)
+            if covered == 0:
+                continue
+            where = f"tokens {i * SEGMENT} to {i * SEGMENT + covered - 1}"
+            if covered > SEGMENT:
+                problems.append(f"segment {i} says that {covered} of its {SEGMENT} are covered")
+                continue
+            kv = state.segments[i].view(0, identity.layout.segment_bytes)
+            found = identity.layout.checksum(kv, covered)
+            if found != expected:
+                problems.append(
+                    f"the keys and values of {where} have the checksum {found:08x}, expected "
+                    f"{expected:08x}"
+                )
+            n_covered += min(covered, n_tokens - i * SEGMENT)
+        try:
+            read_transcript(handle, state.commit, path)
+        except SessionError as error:
+            problems.append(str(error).removeprefix(f"{path}: is damaged: ").partition(";")[0])
+        if problems and not is_still(handle, state):
+            raise SessionError(f"{path}: was changed while it was read; try again")
+        summary = _summary(path, identity, n_tokens, state.commit.time)
+        return Verification(summary, n_covered, tuple(problems))
+
+
+def _summary(path: Path, identity: Identity, n_tokens: int, time: float) -> SessionSummary:
+    status = path.stat()
+    n_bytes = 512 * status.st_blocks if hasattr(status, "st_blocks") else status.st_size
+    return SessionSummary(path, identity, n_tokens, n_bytes, time)

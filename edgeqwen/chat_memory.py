@@ -1,0 +1,163 @@
+"""The KV cache of a conversation, in memory or in a session, cut back to what a prompt shares."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeqwen.cache.tokens import common_prefix
+from edgeqwen.context_shift import Forgotten, Turns
+from edgeqwen.reuse import Reuse
+from edgeqwen.shared_engine import SharedEngine
+
+if TYPE_CHECKING:
+    from edgeqwen.cache import Sequence as KvSequence
+    from edgeqwen.sessions import ChatSession
+
+
+class ChatMemory:
+    """What a chat has read: a sequence, and the session that keeps it, if any.
+
+    ``sequence`` goes on with the session's file, if there is one; it is this object's from now on.
+    """
+
+    def __init__(
+        self,
+        shared: SharedEngine,
+        reuse: Reuse | None = None,
+        sequence: "KvSequence | None" = None,
+        session: "ChatSession | None" = None,
+    ) -> None:
+        self._shared, self._reuse = shared, reuse
+        self._sequence, self._session = sequence, session
+        # Which turns are forgotten, for the session to keep; the chat says it.
+        self.turns: Turns | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The session's file."""
+        return None if self._session is None else self._session.path
+
+    def sequence_for(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
+        """Returns a sequence with a beginning of a prompt, and how long that is.
+
+        That is what the live sequence shares with the prompt, or what was kept of another one.
+        """
+        sequence = self._held()
+        # The last token is read again even if it is there: its logits are what is wanted.
+        n_shared = common_prefix(sequence.tokens, prompt[:-1])
+        found = self._reuse.find(prompt, n_shared) if self._reuse is not None else None
+        if found is not None and self._session is None:
+            self._shared.release(sequence)
+            sequence = self._sequence = self._shared.new_sequence(found)
+            return sequence, sequence.n_tokens
+        sequence.truncate(n_shared)
+        if found is not None:
+            sequence.go_on_with(found)
+            found.close()
+        return sequence, sequence.n_tokens
+
+    def read(self, sequence: "KvSequence", n_prompt: int, n_reused: int) -> None:
+        """Says that a prompt was read, so that it is kept for others if that took long."""
+        if self._reuse is not None and self._shared.holds(sequence):
+            self._reuse.keep(sequence, n_prompt, n_reused)
+
+    def keep(
+        self, messages: list[dict[str, Any]], n_prompt: int | None = None, n_dropped: int = 0
+    ) -> None:
+        """Has the session keep the messages, and seals it unless the last is being answered.
+
+        ``n_prompt``: tokens of the prompt that is being answered; ``n_dropped`` of them are about
+        to be forgotten. Raises DiskError.
+        """
+        if self._session is not None:
+            sequence = self._held()
+            first_kept = self.turns.first_kept(messages) if self.turns is not None else 0
+            self._session.keep(messages, first_kept, n_prompt, n_dropped)
+            if n_prompt is None:
+                sequence.seal()
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """Forgets turns that the prompt has lost, so that those after them needn't be read again.
+
+        Nothing of the kind is done where the sequence, or the prompt, is another one than it was.
+        """
+        place, sequence = forgotten.place(), self._sequence
+        if place is None or sequence is None or not self._shared.holds(sequence):
+            return
+        n_known = common_prefix(sequence.tokens, forgotten.before)
+        if n_known > sum(place):
+            self._shared.shift(sequence, *place)
+
+    def shift(self, sequence: "KvSequence", first: int, n: int) -> None:
+        """Forgets ``n`` tokens from ``first`` on."""
+        self._shared.shift(sequence, first, n)
+
+    def fork(self) -> "ChatMemory":
+        """Returns a copy in memory."""
+        sequence = self._sequence
+        if sequence is None or not self._shared.holds(sequence):
+            return ChatMemory(self._shared, self._reuse)
+        return ChatMemory(self._shared, self._reuse, self._shared.fork(sequence))
+
+    def drop(self) -> None:
+        """Frees the sequence; a session's file is closed, and opened again when it is needed."""
+        if self._sequence is not None:
+            self._shared.release(self._sequence)
+            self._sequence = None
+
+    def _held(self) -> "KvSequence":
+        """Returns the sequence, made anew where a failure or ``drop`` has taken it."""
+        self._shared.check_open()
+        if self._sequence is None or not self._shared.holds(self._sequence):
+            store = None if self._session is None else self._session.open_again()
+            self._sequence = self._shared.new_sequence(store)
+        return self._sequence
+
+
+class AnswerMemory:
+    """See ``edgeqwen.generation.SequenceSource``: the memory of a conversation for one answer.
+
+    ``messages``: the last is being answered. With ``turns``, turns are forgotten during the answer
+    where the context is full; ``forgotten`` are those that the prompt has lost by itself.
+    """
+
+    def __init__(
+        self,
+        memory: ChatMemory,
+        messages: list[dict[str, Any]],
+        turns: Turns | None,
+        forgotten: Forgotten | None,
+    ) -> None:
+        self._memory, self._messages = memory, messages
+        self._turns, self._forgotten = turns, forgotten
+        self._n_prompt = self._n_reused = 0
+
+    def acquire(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
+        if self._turns is not None and self._forgotten is not None:
+            # Not before: an answer that nobody asks for a piece of changes nothing.
+            self._memory.forget(self._forgotten)
+            self._turns.forget(self._forgotten)
+        sequence, n_shared = self._memory.sequence_for(prompt)
+        self._n_prompt, self._n_reused = len(prompt), n_shared
+        # A process that is killed from here on leaves the question, and what there is of an answer.
+        self._memory.keep(self._messages, n_prompt=len(prompt))
+        return sequence, n_shared
+
+    def release(self, sequence: "KvSequence") -> None:
+        """The sequence stays for the next turn."""
+        self._memory.read(sequence, self._n_prompt, self._n_reused)
+
+    def make_room(self, sequence: "KvSequence") -> bool:
+        if self._turns is None:
+            return False
+        forgotten = self._turns.to_forget(self._messages, sequence.n_tokens)
+        place = forgotten.place() if forgotten is not None else None
+        if forgotten is None or place is None:
+            return False
+        first, n = place
+        self._memory.keep(self._messages, n_prompt=self._n_prompt, n_dropped=n)
+        self._memory.shift(sequence, first, n)
+        self._n_prompt -= n
+        self._turns.forget(forgotten)
+        self._memory.keep(self._messages, n_prompt=self._n_prompt)
+        return True

@@ -1,0 +1,127 @@
+"""The sessions of a model: opened, made anew, copied, and the conversations in them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeqwen.cache.fingerprint import weights_digest
+from edgeqwen.cache.session_copies import copy_to_memory
+from edgeqwen.cache.session_file import SessionFile
+from edgeqwen.cache.session_format import Identity
+from edgeqwen.cache.session_state import salvage
+from edgeqwen.cache.store import MemoryStore, Store
+from edgeqwen.errors import SessionError, SessionLockedError
+from edgeqwen.model.rope_frequencies import rope_frequencies
+from edgeqwen.transcript import Transcript
+
+if TYPE_CHECKING:
+    from edgeqwen.engine import Engine
+    from edgeqwen.gguf_file import GgufFile
+
+
+def identity_of(engine: "Engine", file: "GgufFile") -> Identity:
+    """Returns what keys and values must have been computed by to be used with a model.
+
+    The bytes of its file are read when this is asked for the first time.
+    """
+    config = engine.config
+    frequencies, factor = rope_frequencies(config)
+    numbers = repr((factor, config.rms_norm_eps)).encode()
+    return Identity(
+        engine.layout,
+        weights_digest(file, engine.n_threads),
+        hashlib.sha256(frequencies.tobytes() + numbers).digest(),
+        config.vocab_size,
+        config.name,
+    )
+
+
+class ChatSession:
+    """The session that a chat is kept in; its file can be opened again after a failure.
+
+    ``messages`` are those that it held when it was opened; ``first_kept``: see ``Transcript``.
+    """
+
+    def __init__(
+        self, path: Path, identity: Identity, decode: Callable[[Sequence[int]], str]
+    ) -> None:
+        """``decode`` gives the text of tokens without special ones. ``open`` comes next."""
+        self.path, self._identity, self._decode = path, identity, decode
+        self.messages: list[dict[str, Any]] = []
+        self.first_kept = 0
+        self._file: SessionFile | None = None
+
+    def open(self, *, rebuild: bool = False) -> Store:
+        """Opens the file, or makes it, and returns what a sequence goes on with.
+
+        ``rebuild``: one that can't be continued is made anew with its messages, whose tokens are
+        read again by the next answer. Raises SessionError and DiskError.
+        """
+        if not self.path.exists():
+            self._file = SessionFile.create(self.path, self._identity)
+        else:
+            try:
+                file = self._file = SessionFile.open(self.path, self._identity)
+                self._restore(file.transcript, file.tokens, file.edits)
+            except SessionLockedError:
+                raise
+            except SessionError:
+                self.close()
+                if not rebuild:
+                    raise
+                self._file = self._rebuilt()
+        return self._file
+
+    def open_again(self) -> Store:
+        """Opens the file after a failure; the messages stay what the chat made of them."""
+        self.close()
+        self._file = SessionFile.open(self.path, self._identity)
+        return self._file
+
+    def copied(self) -> MemoryStore:
+        """Returns a copy of the session in memory, beside whoever writes it.
+
+        Raises SessionError.
+        """
+        store, transcript, edits = copy_to_memory(self.path, self._identity)
+        self._restore(transcript, store.tokens, edits)
+        return store
+
+    def keep(
+        self,
+        messages: list[dict[str, Any]],
+        first_kept: int,
+        n_prompt: int | None = None,
+        n_dropped: int = 0,
+    ) -> None:
+        """Stores the messages. ``first_kept``: see ``Transcript``.
+
+        ``n_prompt``: the last message is being answered, after so many tokens, of which
+        ``n_dropped`` are about to be forgotten. Raises DiskError.
+        """
+        if self._file is not None:
+            answers: tuple[tuple[int, int], ...] = ()
+            if n_prompt is not None:
+                edits = self._file.edits
+                answers = ((n_prompt, edits),)
+                if n_dropped:
+                    answers += ((n_prompt - n_dropped, edits + 1),)
+            self._file.set_transcript(Transcript(messages, first_kept, answers).encode())
+
+    def close(self) -> None:
+        """Lets go of a file that was opened and that no sequence has taken over."""
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
+
+    def _restore(self, data: bytes, tokens: Sequence[int], edits: int) -> None:
+        transcript = Transcript.decode(data, self.path)
+        answer = transcript.answer_tokens(tokens, edits)
+        self.messages = transcript.restored(self._decode(answer) if answer else None)
+        self.first_kept = max(0, min(transcript.first_kept, len(self.messages) - 1))
+
+    def _rebuilt(self) -> SessionFile:
+        self._restore(*salvage(self.path))
+        kept = Transcript(self.messages, self.first_kept).encode()
+        return SessionFile.create(self.path, self._identity, transcript=kept, replace=True)
