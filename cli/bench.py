@@ -24,6 +24,7 @@ def bench(
     ] = 0,
     threads: options.Threads = None,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
     repetitions: Annotated[
         int, typer.Option("-r", "--repetitions", min=1, help="The median of so many is shown.")
     ] = 3,
@@ -46,7 +47,9 @@ def bench(
     def load_model(n_context: int) -> "Model":
         from edgeqwen import load
 
-        return load(path, n_threads=threads, max_context=n_context, full_head=full_head)
+        return load(
+            path, n_threads=threads, max_context=n_context, full_head=full_head, cache_type=kv
+        )
 
     with count_bar("measuring") as progress:
         figures = measure(
@@ -59,6 +62,7 @@ def bench(
             progress=progress,
             roofline=roofline,
         )
+    figures["kv"] = kv
     if as_json:
         print(json.dumps(figures))
         return

@@ -37,6 +37,7 @@ def chat(
     yarn: options.Yarn = None,
     context_shift: options.ContextShift = False,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
     no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -65,6 +66,7 @@ def chat(
         threads=threads,
         context=context,
         full_head=full_head,
+        kv=kv,
         yarn=yarn,
         prefix_cache=not no_prefix_cache,
     ) as loaded:

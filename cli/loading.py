@@ -32,10 +32,14 @@ def load_model(
     threads: int | None,
     context: int | None,
     full_head: bool = False,
+    kv: str = "f16",
     prefix_cache: bool = False,
     yarn: float | None = None,
 ) -> "Model":
-    """Loads a GGUF file; raises what ``edgeqwen.load`` raises. ``yarn``: a factor, or None."""
+    """Loads a GGUF file; raises what ``edgeqwen.load`` raises.
+
+    ``kv``: its ``cache_type``. ``yarn``: a factor, or None.
+    """
     from edgeqwen import load
 
     # The first use of a model on a CPU compiles for some seconds: it shows here, and not as a
@@ -53,6 +57,7 @@ def load_model(
             path,
             n_threads=threads,
             max_context=context,
+            cache_type=kv,
             full_head=full_head,
             prefix_cache=prefix_cache,
             rope_scaling=None if yarn is None else {"rope_type": "yarn", "factor": yarn},
@@ -61,9 +66,11 @@ def load_model(
         )
 
 
-def compile_kernels(path: Path | None, *, threads: int | None, full_head: bool = False) -> None:
+def compile_kernels(
+    path: Path | None, *, threads: int | None, full_head: bool = False, kv: str = "f16"
+) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
     from edgeqwen.engine import warmup
 
     with count_bar("compiling kernels for this CPU") as progress:
-        warmup(path, n_threads=threads, full_head=full_head, progress=progress)
+        warmup(path, n_threads=threads, full_head=full_head, cache_type=kv, progress=progress)

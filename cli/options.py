@@ -48,6 +48,14 @@ FullHead = Annotated[
         "--full-head", help="Compute the scores of all tokens, also where the likeliest do."
     ),
 ]
+CacheType = Annotated[
+    str,
+    typer.Option(
+        "--kv",
+        metavar="TYPE",
+        help="How keys and values are kept: f16, bf16, q8_0, q4_0 or f32; less takes less memory.",
+    ),
+]
 NoPrefixCache = Annotated[
     bool,
     typer.Option(

@@ -29,6 +29,7 @@ def perplexity(
     yarn: options.Yarn = None,
     special: options.Special = False,
     threads: options.Threads = None,
+    kv: options.CacheType = "f16",
     as_json: options.Json = False,
 ) -> None:
     """Measure how well a model predicts a text: lower is better, 1 is certainty.
@@ -48,7 +49,7 @@ def perplexity(
 
     stopped = threading.Event()
     path = named_or_built_in(model)
-    with load_model(path, threads=threads, context=None, yarn=yarn) as loaded:
+    with load_model(path, threads=threads, context=None, kv=kv, yarn=yarn) as loaded:
         tokens = loaded.tokenizer.encode(text, allow_special=special or file is None)
         with first_ctrl_c(stopped.set), count_bar("measuring") as bar:
             found = measure(

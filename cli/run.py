@@ -37,6 +37,7 @@ def run(
     context: options.Context = None,
     yarn: options.Yarn = None,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
     no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -79,6 +80,7 @@ def run(
         threads=threads,
         context=context,
         full_head=full_head,
+        kv=kv,
         yarn=yarn,
         prefix_cache=not no_prefix_cache,
     ) as loaded:

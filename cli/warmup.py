@@ -15,6 +15,7 @@ def warmup(
     ] = False,
     threads: options.Threads = None,
     full_head: options.FullHead = False,
+    kv: options.CacheType = "f16",
 ) -> None:
     """Compile ahead what running a model needs; done once for each CPU and version."""
     from edgeqwen.cli.loading import compile_kernels, named_or_built_in
@@ -22,5 +23,5 @@ def warmup(
     if every and model is not None:
         raise typer.BadParameter("--all is for every model: leave out MODEL, or --all")
     path = None if every else named_or_built_in(model)
-    compile_kernels(path, threads=threads, full_head=full_head)
+    compile_kernels(path, threads=threads, full_head=full_head, kv=kv)
     print("All kernels are compiled.")

@@ -52,7 +52,8 @@ def load(
     ``n_threads``: threads that compute, by default one for each processor that may be used.
     ``max_context``: tokens that a conversation may hold, by default as many as the model was
     trained for; memory is taken only for the tokens that are really there.
-    ``cache_type``: how keys and values are kept, "f16" or, exact but twice the size, "f32".
+    ``cache_type``: how keys and values are kept: "f16", "bf16", about half of that in "q8_0", a
+    quarter in "q4_0", or, exact but twice the size, "f32".
     ``full_head``: computes all logits for every token, also where the likeliest are enough and a
     screen by the highest bits of the weights finds them in less time.
     ``prefix_cache``: the states of long prompts are kept in the user's cache folder, where other

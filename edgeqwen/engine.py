@@ -53,10 +53,10 @@ class Engine:
 
     ``n_threads``: by default, the processors that this process may use. ``max_context``: tokens a
     sequence may hold, by default what the model was trained for, or what ``rope_scaling`` makes of
-    that (``ModelConfig.with_rope_scaling``). ``cache_type``: "f16", or "f32" for comparisons.
-    ``full_head``: computes all logits, so that none are screened. The weights are packed in the
-    background: the first step waits for them, and ``wait_until_loaded`` does. Without ``pack``,
-    that begins with ``prepare``, and no step may come before.
+    that (``ModelConfig.with_rope_scaling``). ``cache_type``: how keys and values are kept, one of
+    ``kernels.cache_types``. ``full_head``: computes all logits, so that none are screened. The
+    weights are packed in the background: the first step waits for them, and ``wait_until_loaded``
+    does. Without ``pack``, that begins with ``prepare``, and no step may come before.
 
     Raises UnsupportedError for a model that can't be run and OptionError for senseless options.
     """
@@ -108,6 +108,14 @@ class Engine:
     def work(self) -> Work:
         """What a token costs this model, for comparisons with what the machine can do."""
         return count_work(self.config, self._weights, self._layout)
+
+    @property
+    def biases_apart(self) -> NDArray[np.float32]:
+        """What of the biases of keys the cache doesn't hold; chosen when the first token is read.
+
+        float32 [n_layers, n_kv_heads, head_dim].
+        """
+        return self._recorder.key_biases.apart
 
     @property
     def weight_bytes(self) -> int:
@@ -262,6 +270,7 @@ class Engine:
             self._records.clear()
             for buffers in self._buffers.values():
                 buffers.close()
+            self._recorder.key_biases.close()
             self._weights.close()
 
     def _check_open(self) -> None:
@@ -313,6 +322,7 @@ class Engine:
             segments = sequence.reserve(n_past + len(tokens))
             state["n_tokens"], state["n_past"] = len(tokens), n_past
             state["tokens"], state["segments"] = tokens.ctypes.data, segments
+            state["rotations"] = self._recorder.key_biases.rotations(n_past + len(tokens))
             self._team.run(tape, len(tokens), n_past + len(tokens))
             sequence.extend(tokens.tolist())
             if name == "screened":
@@ -327,6 +337,7 @@ class Engine:
     def kernels(self, steps: Iterable[str] = STEPS) -> Kernels:
         """Returns all that loading and running this model compiles: by name, what compiles it."""
         kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
+        kernels |= self._recorder.key_biases.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
         if steps is STEPS:
             kernels.update(self._shifting.tape.kernels())
@@ -405,19 +416,25 @@ def warmup(
     *,
     n_threads: int | None = None,
     full_head: bool = False,
+    cache_type: str = "f16",
     progress: Progress | None = None,
 ) -> None:
     """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
 
-    Those of the tokenizer are among them. ``full_head`` as for ``Engine``; ``progress(done,
-    total)`` counts kernels. Raises what ``Engine`` raises.
+    Those of the tokenizer are among them. ``full_head`` and ``cache_type`` as for ``Engine``;
+    ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
     """
     with contextlib.ExitStack() as stack:
         files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
         kernels: Kernels = {}
         for file in files:
             engine = Engine(
-                file, n_threads=n_threads, max_context=64, full_head=full_head, pack=False
+                file,
+                n_threads=n_threads,
+                max_context=64,
+                cache_type=cache_type,
+                full_head=full_head,
+                pack=False,
             )
             stack.callback(engine.close)
             kernels.update(engine.kernels())

@@ -12,6 +12,8 @@ from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.session_state import exists, real_path, salvage
 from edgeqwen.cache.store import MemoryStore, Store
 from edgeqwen.errors import SessionError, SessionLockedError
+from edgeqwen.kernels.cache_types import CACHE_TYPES
+from edgeqwen.model.key_biases import SAMPLED_ROWS
 from edgeqwen.model.rope_frequencies import rope_frequencies
 from edgeqwen.transcript import Transcript
 
@@ -27,7 +29,9 @@ def identity_of(engine: "Engine", file: "GgufFile") -> Identity:
     """
     config = engine.config
     frequencies, factor = rope_frequencies(config)
-    numbers = repr((factor, config.rms_norm_eps)).encode()
+    # What of the biases of keys isn't in the cache depends on the weights and on this rule.
+    rule = CACHE_TYPES[engine.layout.cache_type].bias_factor, SAMPLED_ROWS
+    numbers = repr((factor, config.rms_norm_eps, *rule)).encode()
     return Identity(
         engine.layout,
         weights_digest(file, engine.n_threads),

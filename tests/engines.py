@@ -53,13 +53,13 @@ def open_engine(path: Path, **options: Any) -> Iterator[Engine]:
             engine.close()
 
 
-def oracle(path: Path, *, cache_type: str = "f16") -> Qwen2:
+def oracle(path: Path, *, cache_type: str = "f16", apart: np.ndarray | None = None) -> Qwen2:
     """Returns the twin in numpy, with the engine's own roundings."""
     types, weights = tensor_types(path), read_weights(path)
     with GgufFile.open(path) as file:
         config = file.config()
     int8 = [name for name, kind in types.items() if kind in INTEGER_TYPES]
-    return Qwen2(config, weights, int8=int8, f16_cache=cache_type == "f16")
+    return Qwen2(config, weights, int8=int8, cache_type=cache_type, apart=apart)
 
 
 def random_tokens(n: int, seed: int = 1) -> list[int]:

@@ -149,7 +149,10 @@ def test_truncating(engine: Engine, sequence: Sequence) -> None:
         ({"max_context": -5}, "max_context is -5; it must be at least 1"),
         ({"n_threads": 0}, "n_threads is 0; it must be between 1 and 256"),
         ({"max_context": 2**24 + 1}, "max_context is 16777217; it can't be more than 16777216"),
-        ({"cache_type": "q8_0"}, "cache_type is 'q8_0'; it must be one of f16, f32"),
+        (
+            {"cache_type": "q5_0"},
+            "cache_type is 'q5_0'; it must be one of f16, bf16, q8_0, q4_0, f32",
+        ),
     ],
 )
 def test_senseless_options_are_refused(path: Path, options: dict[str, Any], message: str) -> None:

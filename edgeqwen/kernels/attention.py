@@ -10,17 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeqwen.formats.panel import Panel
-from edgeqwen.kernels.attention_core import (
+from edgeqwen.kernels.attention_core import attend
+from edgeqwen.kernels.attention_products import (
     SCORES_STRIDE,
-    attend,
+    WEIGHTS_STRIDE,
     group,
     head_dim,
     n_rows,
     tokens_per_chunk,
 )
 from edgeqwen.kernels.attention_types import SEGMENT, AttentionShape
+from edgeqwen.kernels.caching import cache_token
+from edgeqwen.kernels.key_biases import HEADER
 from edgeqwen.kernels.panels import panel_block_bytes, write_block
-from edgeqwen.kernels.rope import cache_token, rotate_queries
+from edgeqwen.kernels.rope import rotate_queries
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.isa import Isa
@@ -55,6 +58,8 @@ ATTENTION = record(
     "head_bytes",  # from one KV head to the next
     "v_offset",  # from a KV head's K to its V
     "n_kv_heads",
+    "biases",  # of keys, kept apart: float32 [KV heads][head_dim]; and int32 [KV heads][HEADER +
+    "pairs",  # head_dim], as in ``bias_factors``; 0 where the cache type has none
     "scratch",  # a thread's scratch memory is at scratch + worker * scratch_bytes
     "scratch_bytes",
     "partials",  # one token: [units][KV heads] of float32 [rows][head_dim], [rows], [rows]
@@ -67,10 +72,11 @@ attention_view = record_view(ATTENTION)
 def scratch_bytes(padded_rows: int, head_dim: int) -> int:
     """Returns how much scratch memory a thread needs.
 
-    It holds q, out, scores and limits; and of the unit at hand out, largest and sums, beside those
-    of all units.
+    It holds q, out, scores, limits and what ``attend`` needs to spare; and of the unit at hand out,
+    largest and sums, beside those of all units.
     """
-    return -(-padded_rows * (12 * head_dim + SCORES_STRIDE + 20) // 4096) * 4096
+    row_bytes = 16 * head_dim + SCORES_STRIDE + WEIGHTS_STRIDE + 20
+    return -(-padded_rows * row_bytes // 4096) * 4096
 
 
 @inline_kernel
@@ -80,6 +86,15 @@ def _copy_queries(attention, source, row, scratch):  # type: ignore[no-untyped-d
     width = 4 * head_dim(attention)
     for i in range(0, group(attention) * width, 4 * lanes(isa)):
         store(scratch + row * width + i, load_f32(isa, source + i))
+
+
+@inline_kernel
+def _cache_of(attention, a, state, head):  # type: ignore[no-untyped-def]
+    """Where the keys and values of a KV head are, as ``attend`` takes it."""
+    biases = a.biases + 4 * head_dim(attention) * head
+    pairs = a.pairs + 4 * (HEADER + head_dim(attention)) * head
+    offset = a.layer + head * a.head_bytes
+    return state.segments, state.rotations, offset, a.v_offset, pairs, biases
 
 
 @inline_kernel
@@ -119,22 +134,18 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
     n_positions = state.n_past + 1
     queries = a.q + head * group(attention) * width
     rotate_queries(attention, queries, a.angles, a.q_scale, scratch)
-    offset = a.layer + head * a.head_bytes
+    cache = _cache_of(attention, a, state, head)
     if unit == state.n_past // UNIT:
         key = a.q + (a.n_kv_heads * group(attention) + head) * width
         value = key + a.n_kv_heads * width
-        cache_token(
-            attention, key, value, a.angles, state.n_past, state.segments, offset, a.v_offset
-        )
+        cache_token(attention, key, value, a.angles, state.n_past, cache)
     for r in range(rows):
         poke_i32(limits + 4 * r, np.int32(n_positions))
     partial = a.partials + chunk * rows * (width + 8)
     attend(
         attention,
         scratch,
-        state.segments,
-        offset,
-        a.v_offset,
+        cache,
         unit * UNIT,
         min((unit + 1) * UNIT, n_positions),
         limits,
@@ -142,6 +153,7 @@ def attention_one(attention, args, chunk, worker):  # type: ignore[no-untyped-de
         partial + rows * (width + 4),
         partial,
         scratch + rows * width,
+        limits + 4 * rows,
     )
 
 
@@ -215,13 +227,12 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
             source = a.q + (first + token) * a.stride + head * heads * width
             _copy_queries(attention, source, r, q)
     end = n_past + first + count
+    cache = _cache_of(attention, a, state, head)
     for position in range(0, end, UNIT):
         attend(
             attention,
             q,
-            state.segments,
-            a.layer + head * a.head_bytes,
-            a.v_offset,
+            cache,
             position,
             min(position + UNIT, end),
             limits,
@@ -229,6 +240,7 @@ def attention_many(attention, args, chunk, worker):  # type: ignore[no-untyped-d
             unit_sums,
             unit_out,
             scores,
+            unit_sums + 4 * rows,
         )
         for r in range(count * heads):
             at = 4 * r

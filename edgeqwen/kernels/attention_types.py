@@ -7,15 +7,17 @@ one token or of several), so K and V are read once for all of them.
 The KV cache lies in segments of 256 positions (see ``edgeqwen.cache.layout``). A segment holds of
 each layer and KV head
 
-- K [positions / 32][head_dim][32 positions]
-- V [positions / 64][head_dim / 32][64 positions][32 dimensions]
+- K [positions / 32][head_dim / 32] of blocks [32 dimensions][32 positions]
+- V [positions / 64][head_dim / 32] of blocks [64 positions][32 dimensions]
 
-so that both stream 32 columns a step, in memory's order, without a transposition.
+so that both stream 32 columns a step, in memory's order, without a transposition. A block of a
+quantized type begins with the float16 scales of its positions. Codes of 4 bits go in pairs, so that
+a block of K has 16 rows of 32 bytes, and one of V 64 rows of 16 bytes (``cache_types``).
 """
 
 from dataclasses import dataclass
 
-from edgeqwen.simd.emitter import Emitter, Value
+from edgeqwen.kernels.cache_types import CACHE_TYPES, CacheType
 from edgeqwen.simd.isa import Isa
 from edgeqwen.simd.token import Token
 
@@ -27,8 +29,6 @@ SEGMENT = 256
 
 # More rows of queries, scores and outputs would not stay in the first-level cache.
 MOST_ROWS = 30
-
-ELEMENT_BYTES = {"f16": 2, "f32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,10 @@ class AttentionShape(Token):
         shape = f"{self.tokens} tokens x {self.group} heads by {self.rows}"
         isa = f"{self.isa.name}/{self.isa.lanes}"
         return f"Attention({isa}, head_dim {self.head_dim}, {shape}, {self.cache_type})"
+
+    @property
+    def cache(self) -> CacheType:
+        return CACHE_TYPES[self.cache_type]
 
     @property
     def vectors(self) -> int:
@@ -79,10 +83,3 @@ def attention_shape(
         key=lambda s: (-(-s[0] * group // s[1]) * (s[1] + 3) / s[0], -s[0]),
     )
     return AttentionShape(isa, head_dim, group, *best, cache_type)
-
-
-def load_cached(e: Emitter, cache_type: str, address: Value, offset: int) -> Value:
-    """Emits a load of ``lanes`` cached elements as float32."""
-    if cache_type == "f32":
-        return e.load(e.f32v, address, offset)
-    return e.f16_to_f32(e.load(e.f16v, address, offset))

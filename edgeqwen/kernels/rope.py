@@ -1,4 +1,4 @@
-"""Rotary position embedding, and where keys and values enter the KV cache.
+"""Rotary position embedding: the angles of a step, and what they rotate.
 
 The angles of a step are computed once: angle = position * frequency in float32, as the models
 were trained, then its cosine and sine in double precision. The two halves of a head rotate
@@ -9,12 +9,8 @@ import math
 
 import numpy as np
 
-from edgeqwen.kernels.attention_core import (
-    element_bytes,
-    group,
-    head_dim,
-)
-from edgeqwen.kernels.attention_types import SEGMENT, STREAM
+from edgeqwen.kernels.attention_products import group, head_dim
+from edgeqwen.kernels.caching import cache_token, rotate
 from edgeqwen.kernels.state import state_view
 from edgeqwen.simd.compile import exact_kernel, inline_kernel
 from edgeqwen.simd.ops import (
@@ -23,13 +19,9 @@ from edgeqwen.simd.ops import (
     lanes,
     load_f32,
     peek_f32,
-    peek_i64,
     poke_f32,
-    scatter,
-    scatter_as_f16,
     splat_f32,
     store,
-    store_as_f16,
 )
 from edgeqwen.simd.records import record, record_view
 
@@ -66,6 +58,7 @@ ROPE = record(
     "layer",  # as in ATTENTION
     "head_bytes",
     "v_offset",
+    "biases",
 )
 rope_view = record_view(ROPE)
 
@@ -82,19 +75,11 @@ def rope(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     for head in range(n_kv_heads):
         rows = q + 4 * size * heads * head
         rotate_queries(attention, rows, angles, a.q_scale, rows)
-        offset = a.layer + head * a.head_bytes
+        offset, biases = a.layer + head * a.head_bytes, a.biases + 4 * size * head
+        cache = (state.segments, state.rotations, offset, a.v_offset, 0, biases)
         keys = k + 4 * size * head
         values = keys + 4 * size * n_kv_heads
-        cache_token(
-            attention,
-            keys,
-            values,
-            angles,
-            state.n_past + chunk,
-            state.segments,
-            offset,
-            a.v_offset,
-        )
+        cache_token(attention, keys, values, angles, state.n_past + chunk, cache)
 
 
 @inline_kernel
@@ -107,55 +92,8 @@ def rotate_queries(attention, q, angles, scale_bits, out):  # type: ignore[no-un
         for i in range(0, size // 2, lanes(isa)):
             at = 4 * (head * size + i)
             x = q + at
-            left, right = _rotate(isa, x, x + 2 * size, angles + 4 * i, angles + 2 * size + 4 * i)
+            first, second = load_f32(isa, x), load_f32(isa, x + 2 * size)
+            c = angles + 4 * i
+            left, right = rotate(isa, first, second, c, c + 2 * size)
             store(out + at, left * scale)
             store(out + at + 2 * size, right * scale)
-
-
-@inline_kernel
-def cache_token(attention, k, v, angles, position, segments, offset, v_offset):  # type: ignore[no-untyped-def]
-    """Puts the key, rotated, and the value of one token and KV head into the cache.
-
-    segments, offset, v_offset: where the KV head's keys and values are, as in ATTENTION.
-    """
-    isa = isa_of(attention)
-    size = head_dim(attention)
-    cached_k = peek_i64(segments + 8 * (position // SEGMENT)) + offset
-    cached_v = cached_k + v_offset
-    position %= SEGMENT
-    tile = cached_k + (position // STREAM) * size * STREAM * element_bytes(attention)
-    column = tile + (position % STREAM) * element_bytes(attention)
-    step = STREAM * element_bytes(attention)
-    for i in range(0, size // 2, lanes(isa)):
-        x = k + 4 * i
-        left, right = _rotate(isa, x, x + 2 * size, angles + 4 * i, angles + 2 * size + 4 * i)
-        _scatter_cached(attention, column + i * step, step, left)
-        _scatter_cached(attention, column + (size // 2 + i) * step, step, right)
-    for i in range(0, size, lanes(isa)):
-        tile = (position // 64) * (size // STREAM) + i // STREAM
-        place = (tile * 64 + position % 64) * STREAM + i % STREAM
-        value = load_f32(isa, v + 4 * i)
-        _store_cached(attention, cached_v + place * element_bytes(attention), value)
-
-
-@inline_kernel
-def _rotate(isa, x, y, cosines, sines):  # type: ignore[no-untyped-def]
-    left, right = load_f32(isa, x), load_f32(isa, y)
-    cosine, sine = load_f32(isa, cosines), load_f32(isa, sines)
-    return left * cosine - right * sine, right * cosine + left * sine
-
-
-@inline_kernel
-def _scatter_cached(attention, address, step, value):  # type: ignore[no-untyped-def]
-    if element_bytes(attention) == 2:
-        scatter_as_f16(address, step, value)
-    else:
-        scatter(address, step, value)
-
-
-@inline_kernel
-def _store_cached(attention, address, value):  # type: ignore[no-untyped-def]
-    if element_bytes(attention) == 2:
-        store_as_f16(address, value)
-    else:
-        store(address, value)

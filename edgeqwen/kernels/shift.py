@@ -2,23 +2,13 @@
 
 A key was rotated by its position times the frequencies; at a position that is n less, it is to be
 rotated by that much less, which is one more rotation by -n times the frequencies. The factor that
-YaRN multiplies cosines and sines by is in the key already, and the turn leaves it alone.
+YaRN multiplies cosines and sines by is in the key already, and the turn leaves it alone. Biases
+that are kept apart of the cache need nothing: attention adds them as at the new position.
 """
 
-from edgeqwen.kernels.attention_core import element_bytes, head_dim
-from edgeqwen.kernels.attention_types import SEGMENT, STREAM
-from edgeqwen.kernels.rope import cache_token
-from edgeqwen.simd.compile import inline_kernel, kernel
-from edgeqwen.simd.ops import (
-    gather,
-    gather_f16,
-    isa_of,
-    lanes,
-    load_f16,
-    load_f32,
-    peek_i64,
-    store,
-)
+from edgeqwen.kernels.attention_products import head_dim
+from edgeqwen.kernels.caching import cache_token, read_token
+from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.records import record, record_view
 
 MOVE = record(  # changes from one shift to the next, as STATE does from step to step
@@ -57,40 +47,6 @@ def shift(attention, args, chunk, worker):  # type: ignore[no-untyped-def]
     v = k + 4 * head_dim(attention)
     for position in range(move.first, move.end - move.distance):
         source = position + move.distance
-        read_token(attention, source, move.segments, offset, a.v_offset, k, v)
-        cache_token(attention, k, v, a.turn, position, move.targets, offset, a.v_offset)
-
-
-@inline_kernel
-def read_token(attention, position, segments, offset, v_offset, k, v):  # type: ignore[no-untyped-def]
-    """Reads the key and the value of one token and KV head: ``cache_token`` without a rotation.
-
-    k, v: where they go, float32 [head_dim]. Of the cache, the other arguments are as there.
-    """
-    isa = isa_of(attention)
-    size = head_dim(attention)
-    cached_k = peek_i64(segments + 8 * (position // SEGMENT)) + offset
-    cached_v = cached_k + v_offset
-    position %= SEGMENT
-    tile = cached_k + (position // STREAM) * size * STREAM * element_bytes(attention)
-    column = tile + (position % STREAM) * element_bytes(attention)
-    step = STREAM * element_bytes(attention)
-    for i in range(0, size, lanes(isa)):
-        store(k + 4 * i, _gather_cached(attention, column + i * step, step))
-        tile = (position // 64) * (size // STREAM) + i // STREAM
-        place = (tile * 64 + position % 64) * STREAM + i % STREAM
-        store(v + 4 * i, _load_cached(attention, cached_v + place * element_bytes(attention)))
-
-
-@inline_kernel
-def _gather_cached(attention, address, step):  # type: ignore[no-untyped-def]
-    if element_bytes(attention) == 2:
-        return gather_f16(isa_of(attention), address, step)
-    return gather(isa_of(attention), address, step)
-
-
-@inline_kernel
-def _load_cached(attention, address):  # type: ignore[no-untyped-def]
-    if element_bytes(attention) == 2:
-        return load_f16(isa_of(attention), address)
-    return load_f32(isa_of(attention), address)
+        read_token(attention, source, (move.segments, 0, offset, a.v_offset, 0, 0), k, v)
+        target = (move.targets, 0, offset, a.v_offset, 0, 0)
+        cache_token(attention, k, v, a.turn, position, target)

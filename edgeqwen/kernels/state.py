@@ -7,5 +7,6 @@ STATE = record(
     "n_past",  # positions that the cache held before
     "tokens",  # address of int32 [n_tokens]
     "segments",  # address of int64: addresses of the segments of the sequence's KV cache
+    "rotations",  # the same of the cosines and sines of their positions, where biases need them
 )
 state_view = record_view(STATE)

@@ -11,6 +11,7 @@ from edgeqwen.executor import Tape
 from edgeqwen.kernels.attention_types import AttentionShape, attention_shape
 from edgeqwen.kernels.state import STATE
 from edgeqwen.model.buffers import Buffers
+from edgeqwen.model.key_biases import KeyBiases
 from edgeqwen.model.recording import Recording
 from edgeqwen.model.rope_frequencies import rope_frequencies
 from edgeqwen.model.weights import Weights
@@ -34,6 +35,7 @@ class Recorder:
         self.state, self.last_state = np.zeros(1, STATE), np.zeros(1, STATE)
         self.last_state["n_tokens"] = 1
         self.frequencies, self.rope_factor = rope_frequencies(config)
+        self.key_biases = KeyBiases(config, weights, layout, isa)
 
     def attention_shape(self, one_token: bool) -> AttentionShape:
         """Returns how attention runs in steps of one token, or of many."""

@@ -262,6 +262,7 @@ class Recording:
             "layer": i * layout.layer_bytes,
             "head_bytes": layout.head_bytes,
             "v_offset": layout.v_offset,
+            "biases": self.r.key_biases.subtracted(i),
         }
         self.tape.add(rope, self.shape, ROPE, arguments, tokens_per_chunk=1)
 
@@ -278,6 +279,8 @@ class Recording:
             "head_bytes": layout.head_bytes,
             "v_offset": layout.v_offset,
             "n_kv_heads": config.n_kv_heads,
+            "biases": self.r.key_biases.subtracted(i),
+            "pairs": self.r.key_biases.pairs(i),
             "scratch": buffers["scratch"],
             "scratch_bytes": buffers.scratch_bytes,
             "partials": buffers["partials"],

@@ -197,6 +197,17 @@ class Emitter:
         wide = self.b.shl(self.b.zext(x, self.i32v), self.constant(16, self.i32v))
         return self.b.bitcast(wide, self.f32v)
 
+    def f32_to_bf16(self, x: Value) -> Value:
+        """Rounds to nearest even, as ``half_bits``; a NaN stays one."""
+        b, i32v = self.b, self.i32v
+        bits, sixteen = b.bitcast(x, i32v), self.constant(16, i32v)
+        odd = b.and_(b.lshr(bits, sixteen), self.constant(1, i32v))
+        rounded = b.add(bits, b.add(odd, self.constant(0x7FFF, i32v)))
+        # Rounding could carry a NaN's bits into an infinity, or beyond.
+        quiet = b.or_(bits, self.constant(0x400000, i32v))
+        result = b.select(b.fcmp_unordered("uno", x, x), quiet, rounded)
+        return b.trunc(b.lshr(result, sixteen), self.half_bits)
+
     def i32_to_f32(self, x: Value) -> Value:
         return self.b.sitofp(x, self.f32v)
 

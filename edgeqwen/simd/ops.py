@@ -173,6 +173,18 @@ def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def
 
 
 @operation
+def store_as_bf16(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to bfloat16 and stores it."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        e.store(e.f32_to_bf16(values[1]), values[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@operation
 def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
     """Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
 
@@ -269,6 +281,18 @@ def scatter_as_f16(typing_context, address, stride, value):  # type: ignore[no-u
 
 
 @operation
+def scatter_as_bf16(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
+    """Rounds a float32 vector to bfloat16 and stores its elements ``stride`` bytes apart."""
+
+    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+        e = Emitter(builder, value.isa)
+        _scatter(builder, values[0], values[1], e.f32_to_bf16(values[2]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), codegen
+
+
+@operation
 def scatter(typing_context, address, stride, value):  # type: ignore[no-untyped-def]
     """Stores the elements of a vector ``stride`` bytes apart."""
 
@@ -277,39 +301,6 @@ def scatter(typing_context, address, stride, value):  # type: ignore[no-untyped-
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, value), codegen
-
-
-@operation
-def gather(typing_context, isa, address, stride):  # type: ignore[no-untyped-def]
-    """Loads a vector of float32 whose elements lie ``stride`` bytes apart."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return _gather(builder, values[1], values[2], Emitter(builder, isa.isa).f32v)
-
-    return vector("f32", isa.isa)(isa, types.int64, types.int64), codegen
-
-
-@operation
-def gather_f16(typing_context, isa, address, stride):  # type: ignore[no-untyped-def]
-    """Loads float16 that lie ``stride`` bytes apart, as a vector of float32."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        e = Emitter(builder, isa.isa)
-        # As integers: LLVM converts a single half by a function of its own where the CPU can't.
-        bits = _gather(builder, values[1], values[2], e.half_bits)
-        return e.f16_to_f32(builder.bitcast(bits, e.f16v))
-
-    return vector("f32", isa.isa)(isa, types.int64, types.int64), codegen
-
-
-def _gather(builder: Any, address: Any, stride: Any, type_: Any) -> Any:
-    found = ir.Constant(type_, ir.Undefined)
-    for lane in range(type_.count):
-        loaded = builder.load(builder.inttoptr(address, type_.element.as_pointer()))
-        loaded.align = 1
-        found = builder.insert_element(found, loaded, ir.I32(lane))
-        address = builder.add(address, stride)
-    return found
 
 
 def _scatter(builder: Any, address: Any, stride: Any, value: Any) -> None:

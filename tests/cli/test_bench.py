@@ -11,7 +11,7 @@ from tests.fakes import fake_model
 
 
 def test_json() -> None:
-    options = ("-p", "40", "-n", "5", "-d", "20", "-t", "1", "-r", "2", "--json")
+    options = ("-p", "40", "-n", "5", "-d", "20", "-t", "1", "-r", "2", "--kv", "q8_0", "--json")
     figures = json_of(run("bench", "x.gguf", *options, FAKE_STEP_S="0.01"))
     # A prompt is two steps of the fake engine, whatever its length.
     assert 40 / 0.1 < figures["prefill_tps"] <= 40 / 0.02
@@ -19,7 +19,7 @@ def test_json() -> None:
     assert len(figures["prefill_tps_samples"]) == len(figures["decode_tps_samples"]) == 2
     assert figures["first_token_s"] >= figures["load_s"] + 0.02
     assert figures["peak_rss_bytes"] > 1 << 20
-    assert figures["n_threads"] == 1
+    assert (figures["n_threads"], figures["kv"]) == (1, "q8_0")
     sizes = [figures[key] for key in ("n_prompt", "n_generate", "depth", "repetitions")]
     assert sizes == [40, 5, 20, 2]
 

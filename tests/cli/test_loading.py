@@ -73,6 +73,25 @@ def test_the_full_head(
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("command", ["chat", "run", "bench", "perplexity"])
+@pytest.mark.parametrize(("options", "cache_type"), [((), "f16"), (("--kv", "q8_0"), "q8_0")])
+def test_the_type_of_keys_and_values(
+    command: str, options: tuple[str, ...], cache_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded so."""
+    found: list[object] = []
+    load = fake_program.load
+
+    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
+        found.append(options["cache_type"])
+        return load(path, **options)
+
+    monkeypatch.setattr(fake_program, "load", note_load)
+    done = run(command, "x.gguf", *COMMANDS[command], *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found == [cache_type]
+
+
 @pytest.mark.parametrize("command", ["chat", "run", "perplexity"])
 def test_yarn(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[object] = []

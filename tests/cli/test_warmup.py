@@ -11,17 +11,29 @@ from tests.cli.running import run
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["x.gguf", "-t", "3"], (Path("x.gguf"), 3)), (["--all"], (None, None))],
+    [
+        (["x.gguf", "-t", "3"], (Path("x.gguf"), 3, "f16")),
+        (["--all", "--kv", "q8_0"], (None, None, "q8_0")),
+    ],
 )
 def test_compiles(
-    arguments: list[str], expected: tuple[Path | None, int | None], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    expected: tuple[Path | None, int | None, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
 
-    def warmup(path: Path | None, *, n_threads: int | None, full_head: bool, progress: Any) -> None:
+    def warmup(
+        path: Path | None,
+        *,
+        n_threads: int | None,
+        full_head: bool,
+        cache_type: str,
+        progress: Any,
+    ) -> None:
         assert not full_head
         progress(1, 1)
-        calls.append((path, n_threads))
+        calls.append((path, n_threads, cache_type))
 
     monkeypatch.setattr(fake_program, "warmup", warmup)
     done = run("warmup", *arguments)

@@ -22,6 +22,10 @@ class Heads:
     def shape(self, one_token: bool) -> AttentionShape:
         return attention_shape(self.isa, self.head_dim, self.group, one_token, self.cache_type)
 
+    @property
+    def keeps_biases_apart(self) -> bool:
+        return self.shape(one_token=True).cache.keeps_biases_apart
+
     def __str__(self) -> str:
         return f"{self.isa.name}-{self.head_dim}-{self.group}-{self.cache_type}"
 
@@ -36,5 +40,11 @@ HEADS = [
     Heads(GENERIC_8, 64, 8, "f32", n_kv_heads=1),
     Heads(GENERIC_16, 128, 7, "f16", n_kv_heads=1),
     Heads(GENERIC_16, 32, 1, "f32", n_kv_heads=3),
+    Heads(NATIVE, 64, 7, "q8_0"),
+    Heads(GENERIC, 32, 2, "q8_0"),
+    Heads(NATIVE, 128, 7, "q4_0", n_kv_heads=1),
+    Heads(GENERIC_8, 64, 2, "q4_0"),
+    Heads(GENERIC, 32, 8, "q4_0"),
+    Heads(NATIVE, 64, 7, "bf16"),
 ]
 each_heads = pytest.mark.parametrize("heads", HEADS, ids=str)

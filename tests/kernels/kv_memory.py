@@ -4,9 +4,7 @@ import numpy as np
 
 from edgeqwen.kernels.attention_types import SEGMENT
 from tests.isas import address
-from tests.oracles.kernels import key_tiles, value_tiles
-
-DTYPES = {"f16": np.float16, "f32": np.float32}
+from tests.oracles.kv_cache import decode, encode, held
 
 
 class KvMemory:
@@ -27,13 +25,14 @@ class KvMemory:
     ) -> None:
         self.shape = (n_kv_heads, head_dim)
         n_segments = -(-n_positions // SEGMENT)
-        self.dtype, self.capacity = DTYPES[cache_type], n_segments * SEGMENT
-        # [segment][layer][KV head][K, V][elements]; only every other segment and one layer is used.
-        self.memory = np.full(
-            (2 * n_segments, layer + 2, n_kv_heads, 2, SEGMENT * head_dim),
-            garbage,
-            dtype=self.dtype,
+        self.cache_type, self.capacity = cache_type, n_segments * SEGMENT
+        nothing = np.full((SEGMENT, head_dim), garbage, np.float32)
+        halves = [encode(nothing, cache_type, is_value=is_value) for is_value in (False, True)]
+        # [segment][layer][KV head][K, V][bytes]; only every other segment and one layer is used.
+        self.memory = np.empty(
+            (2 * n_segments, layer + 2, n_kv_heads, 2, len(halves[0])), dtype=np.uint8
         )
+        self.memory[:] = halves
         self.layer = layer
         self.segments = self.memory[-2::-2]
         self.table = address(self.memory) + self.memory.strides[0] * np.arange(
@@ -58,8 +57,7 @@ class KvMemory:
                 tiles = self.tiles(head, which)
                 tiles[:n] = values[:, head]
                 self._write(head, which, tiles)
-        held_k, held_v = (a.astype(self.dtype).astype(np.float32) for a in (k, v))
-        return held_k, held_v
+        return held(k, self.cache_type), held(v, self.cache_type)
 
     def forget(self, position: int) -> np.ndarray:
         """Puts garbage in the place of one position; returns a copy of all memory from before."""
@@ -67,19 +65,21 @@ class KvMemory:
         for head in range(self.shape[0]):
             for which in range(2):
                 tiles = self.tiles(head, which)
+                kept = self._encoded(which, tiles)
                 tiles[position] = np.nan
-                self._write(head, which, tiles)
+                lost = self._encoded(which, tiles)
+                memory = self.segments[:, self.layer, head, which]
+                memory[kept != lost] = lost[kept != lost]
         return before
 
     def tiles(self, head: int, which: int) -> np.ndarray:
         """Reads one head's keys (0) or values (1) back as a copy [capacity, head_dim]."""
-        head_dim, flat = self.shape[1], np.array(self.segments[:, self.layer, head, which])
-        if which:
-            values = flat.reshape(self.capacity // 64, head_dim // 32, 64, 32)
-            return values.transpose(0, 2, 1, 3).reshape(self.capacity, head_dim)
-        keys = flat.reshape(self.capacity // 32, head_dim, 32)
-        return keys.transpose(0, 2, 1).reshape(self.capacity, head_dim)
+        flat = np.array(self.segments[:, self.layer, head, which])
+        return decode(flat, self.cache_type, self.shape[1], is_value=bool(which))
 
     def _write(self, head: int, which: int, tiles: np.ndarray) -> None:
-        laid_out = value_tiles(tiles) if which else key_tiles(tiles)
-        self.segments[:, self.layer, head, which] = laid_out.reshape(len(self.segments), -1)
+        self.segments[:, self.layer, head, which] = self._encoded(which, tiles)
+
+    def _encoded(self, which: int, tiles: np.ndarray) -> np.ndarray:
+        encoded = encode(tiles, self.cache_type, is_value=bool(which))
+        return encoded.reshape(len(self.segments), -1)

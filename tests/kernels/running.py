@@ -15,11 +15,17 @@ def bits(x: float) -> int:
 
 
 def step_state(
-    n_tokens: int, n_past: int = 0, *, tokens: np.ndarray | None = None, segments: int = 0
+    n_tokens: int,
+    n_past: int = 0,
+    *,
+    tokens: np.ndarray | None = None,
+    segments: int = 0,
+    rotations: int = 0,
 ) -> np.ndarray:
     """Returns the state of a step."""
     state = np.zeros(1, STATE)
     state["n_tokens"], state["n_past"], state["segments"] = n_tokens, n_past, segments
+    state["rotations"] = rotations
     state["tokens"] = 0 if tokens is None else address(tokens)
     return state
 

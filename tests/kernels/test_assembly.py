@@ -44,7 +44,8 @@ wanted["screened gemv"] = gemv, screened
 if isa.name == "avx512-vnni":
     for f in (Q4_K, Q6_K):
         wanted[f.name + " gemm"] = gemm, f.gemm_tiling(isa)
-    wanted["attention"] = attention_many, attention_shape(isa, 64, 7, False, "f16")
+    for kv in ("f16", "q8_0"):
+        wanted["attention " + kv] = attention_many, attention_shape(isa, 64, 7, False, kv)
 found = {{}}
 for name, (kernel, token) in wanted.items():
     found[name] = assembly(kernel, token, INT, INT, INT)
@@ -190,9 +191,12 @@ def test_gemm_spills_no_weights_on_avx2(codes: dict[str, dict[str, str]], format
     assert len(found.spills) <= 3 * tiling.n_tokens
 
 
-def test_attention_spills_nothing_on_avx512(codes: dict[str, dict[str, str]]) -> None:
-    shape = attention_shape(ISAS["avx512-vnni"], 64, 7, False, "f16")
-    found = inner_loop(codes["avx512-vnni"]["attention"], "vfmadd", r"\(%rsp")
+@pytest.mark.parametrize(("cache_type", "widening"), [("f16", "vcvtph2ps"), ("q8_0", "vpmovsxbd")])
+def test_attention_spills_nothing_on_avx512(
+    codes: dict[str, dict[str, str]], cache_type: str, widening: str
+) -> None:
+    shape = attention_shape(ISAS["avx512-vnni"], 64, 7, False, cache_type)
+    found = inner_loop(codes["avx512-vnni"][f"attention {cache_type}"], widening, r"\(%rsp")
     assert found.count(r"vfmadd\w+") >= shape.rows * shape.vectors
     assert found.spills == []
 

@@ -68,8 +68,11 @@ def test_one_position_outweighs_all_others(heads: Heads) -> None:
         attending = Attending(heads, 299, 1, seed=place)
         n_kv, size = heads.n_kv_heads, heads.head_dim
         queries = attending.queries[0].reshape(n_kv, heads.group, size)
-        attending.k[place] = 20 * queries[:, 0]  # of the first head of each group
-        attending.k, attending.v = attending.memory.fill(attending.k, attending.v)
+        keys = attending.stored.copy()
+        keys[place] = 20 * queries[:, 0]  # of the first head of each group
+        if attending.biases is not None:
+            keys[:, attending.biases.of_heads != 0] = 0
+        attending.fill(keys, attending.v)
         found = attending.one(0)
         check(found[None], attending)
         check(attending.many(), attending)
@@ -91,7 +94,7 @@ def test_later_keys_of_the_same_step_do_not_count(heads: Heads) -> None:
     n_tokens = heads.shape(one_token=False).tokens + 2
     attending = Attending(heads, 40, n_tokens)
     before = attending.many()
-    bad = attending.k.copy()
+    bad = attending.stored.copy()
     bad[-1] = np.nan
     attending.memory.fill(bad, attending.v)
     after = attending.many()
@@ -105,7 +108,7 @@ def test_later_keys_of_the_same_step_do_not_count(heads: Heads) -> None:
 def test_what_is_not_finite_is_not_lost(heads: Heads, which: str, value: float) -> None:
     """In a query, a key or a value that a token sees: its output is not finite either."""
     attending = Attending(heads, 200, 3)
-    k, v, queries = attending.k.copy(), attending.v.copy(), attending.queries
+    k, v, queries = attending.stored.copy(), attending.v.copy(), attending.queries
     spoiled = np.ones(queries.shape[1], bool)  # query heads of the last token
     if which == "q":
         queries[2, :, 5] = value

@@ -18,8 +18,8 @@ def in_matrices(path: Path, *, head: bool) -> tuple[int, int]:
     return sum(t.shape[0] * t.shape[1] for t in tensors), sum(t.n_bytes for t in tensors)
 
 
-@pytest.mark.parametrize(("cache_type", "element_bytes"), [("f16", 2), ("f32", 4)])
-def test_work_is_what_the_tensors_say(tmp_path: Path, cache_type: str, element_bytes: int) -> None:
+@pytest.mark.parametrize(("cache_type", "bytes_of_32"), [("f16", 64), ("q8_0", 34), ("f32", 128)])
+def test_work_is_what_the_tensors_say(tmp_path: Path, cache_type: str, bytes_of_32: int) -> None:
     # Whole tiles of 16 rows, so that bytes in memory are those of the file.
     path = write_model(tmp_path / "m.gguf", types="Q4_0", vocab_size=336)
     with open_engine(path, max_context=64, cache_type=cache_type) as engine:
@@ -29,7 +29,7 @@ def test_work_is_what_the_tensors_say(tmp_path: Path, cache_type: str, element_b
         weight_bytes=in_matrices(path, head=True)[1],
         integer_macs=n_weights,
         float_macs=0,
-        cache_bytes=2 * 2 * 64 * element_bytes,  # K and V, two layers, one head of 64
+        cache_bytes=2 * 2 * 2 * bytes_of_32,  # K and V, two layers, one head of 64
         attention_macs=2 * 2 * 7 * 64,
     )
     assert found.weight_bytes > n_bytes

@@ -165,18 +165,6 @@ def attention(
     return result, bound
 
 
-def key_tiles(k: np.ndarray) -> np.ndarray:
-    """Lays keys [n_positions, head_dim] out as the cache does: [positions / 32][head_dim][32]."""
-    n, head_dim = k.shape
-    return np.ascontiguousarray(k.reshape(n // 32, 32, head_dim).transpose(0, 2, 1))
-
-
-def value_tiles(v: np.ndarray) -> np.ndarray:
-    """Lays values out: [n_positions, head_dim] as [positions / 64][head_dim / 32][64][32]."""
-    n, head_dim = v.shape
-    return np.ascontiguousarray(v.reshape(n // 64, 64, head_dim // 32, 32).transpose(0, 2, 1, 3))
-
-
 def plain_read(memory: np.ndarray, chunk_bytes: int, lanes: int) -> np.ndarray:
     """Returns the sums of each chunk's vectors, int32 [chunks, lanes], as int32 overflows.
 

@@ -3,7 +3,8 @@
 Written for reading: no batching, every position computed at once. ``dtype`` chooses the
 precision of the whole pass. Two switches imitate the runtime's own roundings, so that kernels can
 be compared tightly: ``int8`` names the matrices whose inputs are rounded to int8 per 32 values,
-and ``f16_cache`` rounds K and V to half precision.
+and ``cache_type`` is how K and V are kept, K without the biases ``apart``, float32 [n_layers,
+n_kv_heads, head_dim], if they are given.
 """
 
 import math
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgeqwen.config import ModelConfig
-from tests.oracles.blocks import round_f16, round_int8
+from tests.oracles.blocks import round_int8
+from tests.oracles.kv_cache import held
 
 
 class Qwen2:
@@ -26,13 +28,15 @@ class Qwen2:
         *,
         dtype: Any = np.float64,
         int8: Collection[str] = (),
-        f16_cache: bool = False,
+        cache_type: str | None = None,
+        apart: np.ndarray | None = None,
     ) -> None:
         self.config = config
         self.weights = weights
         self.dtype = dtype
         self.int8 = frozenset(int8)
-        self.f16_cache = f16_cache
+        self.cache_type = cache_type
+        self.apart = apart
 
     def logits(
         self,
@@ -57,7 +61,7 @@ class Qwen2:
         for i in range(self.config.n_layers):
             name = f"blk.{i}"
             h = self._norm(f"{name}.attn_norm", x, record)
-            x = x + self._attention(name, h, cos, sin, record, past)
+            x = x + self._attention(i, h, cos, sin, record, past)
             record[f"{name}.attn_residual"] = x
             h = self._norm(f"{name}.ffn_norm", x, record)
             x = x + self._feed_forward(name, h, record)
@@ -74,14 +78,14 @@ class Qwen2:
 
     def _attention(
         self,
-        name: str,
+        layer: int,
         h: np.ndarray,
         cos: np.ndarray,
         sin: np.ndarray,
         record: dict[str, np.ndarray],
         past: Mapping[str, np.ndarray],
     ) -> np.ndarray:
-        n_tokens, head_dim = len(h), self.config.head_dim
+        name, n_tokens, head_dim = f"blk.{layer}", len(h), self.config.head_dim
         n_groups = self.config.n_heads // self.config.n_kv_heads
         # (T, H * Hd) -> (H, T, Hd)
         q, k, v = (
@@ -90,9 +94,11 @@ class Qwen2:
             .transpose(1, 0, 2)
             for which in "qkv"
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if self.f16_cache:
-            k, v = round_f16(k), round_f16(v)
+        apart = np.zeros_like(k) if self.apart is None else k * 0 + self.apart[layer][:, None]
+        q, k = rotate(q, cos, sin), rotate(k - apart, cos, sin)
+        if self.cache_type is not None:
+            k, v = (held(x, self.cache_type).astype(self.dtype) for x in (k, v))
+        k = k + rotate(apart, cos, sin)
         if past:
             k = np.concatenate([past[f"{name}.k_rope"], k], axis=1)
             v = np.concatenate([past[f"{name}.v"], v], axis=1)

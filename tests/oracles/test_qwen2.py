@@ -100,7 +100,7 @@ def test_roundings_touch_only_what_they_name() -> None:
     records: dict[str, dict[str, np.ndarray]] = {"exact": {}, "int8": {}, "f16": {}}
     oracle_of(model).logits(TOKENS, records["exact"])
     oracle_of(model, int8=["blk.1.ffn_down.weight"]).logits(TOKENS, records["int8"])
-    oracle_of(model, f16_cache=True).logits(TOKENS, records["f16"])
+    oracle_of(model, cache_type="f16").logits(TOKENS, records["f16"])
 
     def first_change(run: str) -> str:
         exact = records["exact"]

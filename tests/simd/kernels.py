@@ -10,8 +10,6 @@ from edgeqwen.simd.ops import (
     exp2,
     f32_from_bits,
     fma,
-    gather,
-    gather_f16,
     lanes,
     load_f16,
     load_f32,
@@ -30,10 +28,12 @@ from edgeqwen.simd.ops import (
     poke_i64,
     round_to_i32,
     scatter,
+    scatter_as_bf16,
     scatter_as_f16,
     splat_f32,
     square_root,
     store,
+    store_as_bf16,
     store_as_f16,
     store_as_i8,
     sum_lanes,
@@ -90,16 +90,10 @@ def splats(isa, x, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def scattered(isa, x, out, stride, out_f16, stride_f16):  # type: ignore[no-untyped-def]
+def scattered(isa, x, out, stride, out_f16, stride_f16, out_bf16, stride_bf16):  # type: ignore[no-untyped-def]
     scatter(out, stride, load_f32(isa, x))
     scatter_as_f16(out_f16, stride_f16, load_f32(isa, x))
-
-
-@kernel
-def gathered(isa, wide, stride, narrow, stride_f16, out):  # type: ignore[no-untyped-def]
-    """out: float32 [2][lanes]: what lies ``stride`` bytes apart, of float32 and of float16."""
-    store(out, gather(isa, wide, stride))
-    store(out + 4 * lanes(isa), gather_f16(isa, narrow, stride_f16))
+    scatter_as_bf16(out_bf16, stride_bf16, load_f32(isa, x))
 
 
 @array_kernel
@@ -131,6 +125,12 @@ def widened(isa, halves, out, n):  # type: ignore[no-untyped-def]
 def narrowed(isa, x, halves, n):  # type: ignore[no-untyped-def]
     for i in range(0, n, lanes(isa)):
         store_as_f16(halves + 2 * i, load_f32(isa, x + 4 * i))
+
+
+@kernel
+def narrowed_to_bf16(isa, x, halves, n):  # type: ignore[no-untyped-def]
+    for i in range(0, n, lanes(isa)):
+        store_as_bf16(halves + 2 * i, load_f32(isa, x + 4 * i))
 
 
 @kernel
