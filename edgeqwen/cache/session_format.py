@@ -114,8 +114,6 @@ class Identity:
         if self.weights != other.weights or self.vocab_size != other.vocab_size:
             named = f" ({other.model})" if other.model != self.model else ""
             return f"it belongs to other weights{named} than the model's ({self.model})"
-        if self.settings != other.settings:
-            return "it was computed with other RoPE settings (or another epsilon of the norms)"
         if self.layout.cache_type != other.layout.cache_type:
             return (
                 f"its cache type is {other.layout.cache_type}, the model's is "
@@ -123,6 +121,8 @@ class Identity:
             )
         if self.layout != other.layout:
             return "its keys and values have other shapes than the model's"
+        if self.settings != other.settings:
+            return "it was computed with other RoPE settings (or another epsilon of the norms)"
         return None
 
 
