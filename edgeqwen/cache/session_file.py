@@ -102,9 +102,10 @@ class SessionFile:
             )
             with replacement(path) as handle:
                 write_head(handle, path, identity, commit.all_stored())
-                if commit.transcript is not None:
+                if (extent := commit.transcript) is not None:
+                    allocate(handle, extent.offset, extent.n_units * UNIT_BYTES, path)
                     with refusals(path):
-                        write(handle, commit.transcript.offset, transcript)
+                        write(handle, extent.offset, transcript)
             return cls._opened(path, identity, lock)
         except BaseException:
             lock.release()

@@ -6,12 +6,13 @@ FIRST, FIRST + STEP, ... that ``live`` executes in edgeqwen/cache, in which it i
 - kill: by SIGKILL. All that was committed must be there, and go on.
 - power: so, and of the pages written since the last ``fsync`` only some have reached the disk, and
   the system has been started anew. All that was sealed must be there, and go on.
-- interrupt: by KeyboardInterrupt, after which the session is abandoned. As for kill.
+- interrupt: by KeyboardInterrupt, after which the session is forgotten. As for kill.
 
 Prints JSON: the number of lines, and how many were tried while which operation was under way.
 """
 
 import collections
+import contextlib
 import json
 import os
 import random
@@ -138,10 +139,8 @@ def in_child(path: Path, kind: str, line: int) -> None:
     if kind == "power":
         keep_what_reaches_the_disk(path)
     break_off(line, act)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         live(path, note)
-    except KeyboardInterrupt:
-        pass  # objects are forgotten, in whatever state they are
     sys.settrace(None)
 
 

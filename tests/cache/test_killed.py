@@ -71,9 +71,9 @@ class Writer:
         Returns what the session must hold: one of these tokens, each with its transcript.
         """
         self.log.unlink(missing_ok=True)
+        files = [self._model, self.path, self.log]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.session_writer", self._model, self.path, self.log]
-            + [str(seed)],
+            [sys.executable, "-m", "tests.session_writer", *files, str(seed)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
