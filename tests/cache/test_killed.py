@@ -120,7 +120,7 @@ def test_a_writer_killed_at_random_instants_loses_nothing(tmp_path: Path) -> Non
         engine = Engine(file, n_threads=2, max_context=MAX_CONTEXT)
         identity = identity_of(engine, file)
         for seed in range(KILLS):
-            states = writer.run_and_kill(seed, delays.choice((0.02, 0.1, 0.5)) * delays.random())
+            states = writer.run_and_kill(seed, delays.choice((0.05, 0.2, 0.8)) * delays.random())
             if not writer.path.exists():
                 assert len(states) == 1
                 assert states[0] == ([], b"")
