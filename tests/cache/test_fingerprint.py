@@ -45,36 +45,29 @@ def test_the_same_in_any_number_of_threads(tmp_path: Path) -> None:
 
 def test_every_tensor_counts_and_nothing_else(tmp_path: Path) -> None:
     same = [
-        written(tmp_path / "a.gguf"),
-        written(tmp_path / "b.gguf", metadata={"general.name": "another name"}),
-        written(tmp_path / "c.gguf", version=2),
+        written(tmp_path / "a.gguf", n_layers=2),
+        written(tmp_path / "b.gguf", n_layers=2, metadata={"general.name": "another name"}),
+        written(tmp_path / "c.gguf", n_layers=2, version=2),
     ]
     assert len({read_digest(path) for path in same}) == 1
     others = [
         same[0],
-        written(tmp_path / "d.gguf", seed=1),
-        written(tmp_path / "e.gguf", types="F16"),
+        written(tmp_path / "d.gguf", n_layers=2, seed=1),
+        written(tmp_path / "e.gguf", n_layers=2, types="F16"),
     ]
-    with GgufFile.open(same[0]) as file:
-        size = same[0].stat().st_size
-        names = [*file.tensors]
-        places = [(info.name, info.offset) for info in file.tensors.values()] if names else []
     data = same[0].read_bytes()
-    start = data.index(bytes(0) + data[-1000:])  # weights are what the file ends with
-    for i, offset in enumerate((start, size - 1)):
-        changed = bytearray(data)
-        changed[offset] ^= 1
-        path = tmp_path / f"changed{i}.gguf"
-        path.write_bytes(changed)
-        others.append(path)
-    renamed = tmp_path / "renamed.gguf"
-    first, second = b"blk.0.attn_q.weight", b"blk.0.attn_k.weight"
-    assert first in data, places
-    renamed.write_bytes(
-        data.replace(first, b"blk.0.attn_X.weight")
-        .replace(second, first)
-        .replace(b"blk.0.attn_X.weight", second)
-    )
+    assert b"blk.1.ffn_up.weight" in data
+    changes = [
+        data[:-1] + bytes([data[-1] ^ 1]),  # weights are what the file ends with
+        data[:-5000] + bytes([data[-5000] ^ 1]) + data[-4999:],
+        # Two tensors of the same shape change places.
+        data.replace(b"blk.0.ffn_up", b"blk.0.xxx_xx")
+        .replace(b"blk.1.ffn_up", b"blk.0.ffn_up")
+        .replace(b"blk.0.xxx_xx", b"blk.1.ffn_up"),
+    ]
+    for i, change in enumerate(changes):
+        others.append(tmp_path / f"changed{i}.gguf")
+        others[-1].write_bytes(change)
     digests = [read_digest(path) for path in others]
     assert len({*digests}) == len(others)
 
