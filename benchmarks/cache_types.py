@@ -138,7 +138,8 @@ generated, and {PREFILL_TOKENS} tokens of a prompt read, after so many others.
 
 Keys of real checkpoints have biases hundreds of times larger than the rest, in some dimensions of
 some layers. In types of fewer bits they would swallow the range; so these types keep such biases
-out of the cache, and attention adds what is missing, exactly. [The map](architecture.md) tells more.
+out of the cache, and attention adds what is missing, exactly
+([the map](architecture.md) tells more).
 Where `--kv` is to save memory, `q8_0` takes half of it at no cost in quality that could be measured
 here; `q4_0` takes a quarter, and its cost depends on the model: compare it on your own text with
 `edgeqwen perplexity --kv`.

@@ -3,13 +3,15 @@
 import contextlib
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgeqwen.cache.disk import allocate, refusals, replacement, write
-from edgeqwen.cache.layout import n_segments
+from edgeqwen.cache.layout import CacheLayout, n_segments
 from edgeqwen.cache.session_format import (
     KV_OFFSET,
+    SEAL_OFFSET,
     UNIT_BYTES,
     Commit,
     Extent,
@@ -30,6 +32,7 @@ from edgeqwen.cache.session_state import (
 )
 from edgeqwen.cache.store import MemoryStore
 from edgeqwen.errors import SessionError
+from edgeqwen.kernels.attention_types import SEGMENT
 
 _ATTEMPTS = 3
 
@@ -136,8 +139,21 @@ def _copy(source: Path, copy: int, target: Path) -> None:
             allocate(copy, extent.offset, extent.n_units * UNIT_BYTES, target)
             with refusals(target):
                 copy_bytes(handle, copy, extent.offset, extent.offset, extent.n_units * UNIT_BYTES)
+        with refusals(target):
+            _seal(copy, state, identity.layout)
         if not is_still(handle, state):
             raise _Changed
+
+
+def _seal(copy: int, state: SessionState, layout: CacheLayout) -> None:
+    """Adds the checksums that the source hasn't yet, unless one that it has is wrong."""
+    for i in range(n_segments(len(state.tokens))):
+        segment, n = state.segments[i], min(SEGMENT, len(state.tokens) - i * SEGMENT)
+        covered, expected = segment.seal
+        kv = segment.view(0, layout.segment_bytes)
+        if covered != n and (not 0 < covered < n or layout.checksum(kv, covered) == expected):
+            seal = struct.pack("<II", n, layout.checksum(kv, n))
+            write(copy, segment.extent.offset + SEAL_OFFSET, seal)
 
 
 def _transcript(handle: int, state: SessionState, path: Path) -> bytes | None:

@@ -185,16 +185,18 @@ class SessionFile:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
         if n_tokens == len(self.tokens):
             return
-        was_stored = n_tokens < self._commit.n_stored
         del self.tokens[n_tokens:]
+        was_stored = n_tokens < self._commit.n_stored
+        # Whole segments of it: the seal of one that is cut into doesn't hold any more.
+        n_stored = n_tokens // SEGMENT * SEGMENT if was_stored else self._commit.n_stored
         kept = self.segments[: n_segments(n_tokens)]
         self._write_both(
             dataclasses.replace(
                 self._commit,
                 n_tokens=n_tokens,
                 tokens_crc=tokens_crc(self.tokens),
-                n_stored=n_tokens if was_stored else self._commit.n_stored,
-                stored_crc=tokens_crc(self.tokens) if was_stored else self._commit.stored_crc,
+                n_stored=n_stored,
+                stored_crc=tokens_crc(self.tokens[:n_stored]),
                 edits=self._commit.edits + 1,
                 segments=tuple(segment.extent.first for segment in kept),
                 time=time.time(),

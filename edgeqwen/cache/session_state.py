@@ -102,27 +102,33 @@ def read_identity(handle: int, path: Path) -> Identity:
 
 
 def read_commits(handle: int) -> list[Commit]:
-    """Returns the whole records of both slots, the newest first."""
+    """Returns the whole records of both slots, the newest first.
+
+    Where the system was started anew since, they name only what was on the disk by then.
+    """
     found = []
     for slot in SLOTS:
         os.lseek(handle, slot * UNIT_BYTES, os.SEEK_SET)
-        found.append(Commit.decode(_read(handle, UNIT_BYTES)))
-    return sorted((c for c in found if c is not None), key=lambda c: -c.number)
+        commit = Commit.decode(_read(handle, UNIT_BYTES))
+        if commit is not None:
+            found.append(commit if is_of_this_boot(commit) else commit.only_stored())
+    return sorted(found, key=lambda commit: -commit.number)
+
+
+def is_of_this_boot(commit: Commit) -> bool:
+    """Whether the system has kept what was written before a record, also what isn't on the disk."""
+    return commit.boot == boot_identity() != bytes(16)
 
 
 def read_state(handle: int, path: Path, identity: Identity, access: int) -> SessionState:
     """Maps what the newest whole commit names, if all of that is there.
 
-    Where the system was started anew since, only what was on the disk by then counts. Raises
-    SessionError, telling what is wrong with each record.
+    Raises SessionError, telling what is wrong with each record.
     """
     problems: list[str] = []
-    boot = boot_identity()
     kv_bytes = identity.layout.segment_bytes
     segment_units = units(KV_OFFSET + kv_bytes)
     for commit in read_commits(handle):
-        if commit.boot != boot or boot == bytes(16):
-            commit = commit.only_stored()
         n_units = os.fstat(handle).st_size // UNIT_BYTES
         problem = commit.problem(segment_units, n_units)
         if problem is None:

@@ -1,0 +1,86 @@
+"""Damage that opening doesn't look for is found, and its place is named."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeqwen.cache.session_file import SessionFile
+from edgeqwen.cache.session_format import KV_OFFSET, SEAL_OFFSET
+from edgeqwen.cache.verify import summarize, verify
+from tests.cache.filled import IDENTITY, LAYOUT, create, extend, random_ids
+from tests.cache.test_session_file import first_segment, flip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A session of 256 + 44 tokens, sealed."""
+    path = tmp_path / "session"
+    create(path, random_ids(300), b"said").close()
+    return path
+
+
+def segment_at(path: Path, index: int) -> int:
+    return first_segment(path) + index * 3 * 65536
+
+
+def test_a_sound_session(path: Path) -> None:
+    found = verify(path)
+    assert (found.n_covered, found.problems) == (300, ())
+    summary = summarize(path)
+    assert found.summary == summary
+    assert summary.n_tokens == 300
+    assert summary.identity == IDENTITY
+    assert 1.7e9 < summary.time < 5e9
+    assert 300_000 < summary.n_bytes < 2_000_000
+
+
+@pytest.mark.parametrize("offset", [0, 1, 63, 4096, LAYOUT.segment_bytes - 1])
+def test_a_flipped_bit_of_keys_and_values_is_found(path: Path, offset: int) -> None:
+    flip(path, segment_at(path, 0) + KV_OFFSET + offset, offset % 8)
+    (problem,) = verify(path).problems
+    assert problem.startswith("the keys and values of tokens 0 to 255 have the checksum ")
+
+
+def test_the_place_is_named(path: Path) -> None:
+    flip(path, segment_at(path, 1) + KV_OFFSET)
+    (problem,) = verify(path).problems
+    assert problem.startswith("the keys and values of tokens 256 to 299 have the checksum ")
+    flip(path, segment_at(path, 0) + KV_OFFSET)
+    assert len(verify(path).problems) == 2
+
+
+def test_bits_of_no_token_are_nobodys(path: Path) -> None:
+    # K of the second segment's position 255: the last element of the last line of its last tile.
+    flip(path, segment_at(path, 1) + KV_OFFSET + 256 * 64 * 2 - 1)
+    assert verify(path).problems == ()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_every_flipped_bit_of_a_seal_is_found(path: Path, index: int) -> None:
+    for bit in range(64):
+        offset = segment_at(path, index) + SEAL_OFFSET + bit // 8
+        flip(path, offset, bit % 8)
+        (problem,) = verify(path).problems
+        assert "the seal of tokens" in problem or "have the checksum" in problem
+        flip(path, offset, bit % 8)
+    assert verify(path).problems == ()
+
+
+def test_what_has_no_seal_yet_is_no_problem(path: Path) -> None:
+    session = SessionFile.open(path, IDENTITY)
+    extend(session, random_ids(500, 1))
+    session.abandon()
+    found = verify(path)
+    assert (found.problems, found.summary.n_tokens, found.n_covered) == ((), 800, 300)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 256, 280, 299])
+def test_what_was_cut_into_is_no_problem(path: Path, kept: int) -> None:
+    session = SessionFile.open(path, IDENTITY)
+    session.truncate(kept)
+    assert verify(path).problems == ()
+    extend(session, random_ids(9, 1))
+    assert verify(path).problems == ()
+    extend(session, random_ids(300, 1))
+    session.abandon()
+    assert verify(path).problems == ()
