@@ -45,7 +45,7 @@ def holds(store: Store, tokens: Sequence[int]) -> bool:
 
 def right_kv(segments: Sequence[Segment], tokens: Sequence[int]) -> bool:
     """Whether segments have keys and values of these tokens."""
-    for position, mark in enumerate(_marks(tokens)):
+    for position, mark in enumerate(marks(tokens)):
         keys, values = _elements(segments, position)
         if not (keys == mark).all() or not (values == mark).all():
             return False
@@ -53,14 +53,14 @@ def right_kv(segments: Sequence[Segment], tokens: Sequence[int]) -> bool:
 
 
 def _write(segments: Sequence[Segment], tokens: Sequence[int], first: int) -> None:
-    for position, mark in enumerate(_marks(tokens)):
+    for position, mark in enumerate(marks(tokens)):
         if position >= first:
             keys, values = _elements(segments, position)
             keys[:] = mark
             values[:] = mark
 
 
-def _marks(tokens: Sequence[int]) -> NDArray[np.uint16]:
+def marks(tokens: Sequence[int]) -> NDArray[np.uint16]:
     """Returns uint16 [n]: of each token, what depends on it and on all before it."""
     crc, found = 0, []
     for token in tokens:
