@@ -248,6 +248,7 @@ class Model:
         kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
         if fork:
             sequence = self._shared.new_sequence(kept.copied())
+            sequence.n_in_order = 0 if kept.first_kept else sequence.n_tokens
             memory = ChatMemory(self._shared, self._reuse, sequence)
             return memory, kept.messages, kept.first_kept
         try:
@@ -255,6 +256,7 @@ class Model:
         except BaseException:
             kept.close()
             raise
+        sequence.n_in_order = 0 if kept.first_kept else sequence.n_tokens
         memory = ChatMemory(self._shared, self._reuse, sequence, kept)
         return memory, kept.messages, kept.first_kept
 

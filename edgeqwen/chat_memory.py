@@ -113,6 +113,8 @@ class ChatMemory:
         if self._sequence is None or not self._shared.holds(self._sequence):
             store = None if self._session is None else self._session.open_again()
             self._sequence = self._shared.new_sequence(store)
+            if self._session is not None:
+                self._sequence.n_in_order = 0  # nobody knows any more
         return self._sequence
 
 

@@ -50,7 +50,7 @@ class Reuse:
 
     def keep(self, sequence: "KvSequence", n_prompt: int, n_reused: int) -> None:
         """Keeps a prompt that was read, if reading it took long: ``sequence`` begins with it."""
-        n = min(n_prompt, sequence.n_tokens)
+        n = min(n_prompt, sequence.n_in_order)
         if n - n_reused >= WORTH_KEEPING and self._limit_bytes:
             self._store.keep(sequence.copied(n))
 

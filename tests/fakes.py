@@ -32,6 +32,8 @@ class FakeSequence:
     def n_tokens(self) -> int:
         return len(self.tokens)
 
+    n_in_order = n_tokens
+
     def truncate(self, n: int) -> None:
         assert 0 <= n <= len(self.tokens)
         assert not self.closed

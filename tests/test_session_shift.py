@@ -11,6 +11,7 @@ from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.verify import verify
 from edgeqwen.engine import Engine
+from edgeqwen.reuse import kept_prompts
 from tests.engines import open_engine, write_model
 from tests.test_engine import random_tokens
 
@@ -107,3 +108,27 @@ def test_a_chat_remembers_what_it_has_forgotten(tmp_path: Path) -> None:
         answers = [chat.send("Thanks") for chat in (free, again)]
         assert answers[0].text == answers[1].text
         assert answers[1].stats.n_reused == answers[0].stats.n_reused > 0
+
+
+def test_what_knows_forgotten_turns_is_not_kept_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keys and values aren't those that reading the same tokens gives."""
+    monkeypatch.setattr("edgeqwen.reuse.user_prefixes", lambda: tmp_path / "prefixes")
+    monkeypatch.setattr("edgeqwen.cache.fingerprint.user_cache", lambda: tmp_path)
+    with edgeqwen.load() as model:
+        sequence = model.engine.new_sequence()
+        model.engine.prefill(sequence, list(range(300, 1000)))
+        model.engine.shift(sequence, 500, 100)
+        model.engine.prefill(sequence, list(range(300, 500)))
+        assert (sequence.n_tokens, sequence.n_in_order) == (800, 500)
+        assert sequence.fork(700).n_in_order == 500
+        model._reuse.keep(sequence, 800, 0)
+        model._reuse.wait()
+        assert not (tmp_path / "prefixes").exists()
+        sequence.truncate(400)
+        model.engine.prefill(sequence, list(range(300, 500)))
+        assert sequence.n_in_order == 600
+        model._reuse.keep(sequence, 600, 0)
+        model._reuse.wait()
+        assert len(kept_prompts()) == 1

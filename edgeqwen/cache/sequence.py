@@ -9,7 +9,11 @@ from edgeqwen.kernels.attention_types import SEGMENT
 
 
 class Sequence:
-    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``."""
+    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``.
+
+    ``n_in_order``: of so many of the first tokens, keys and values are what reading them alone
+    gives. Those behind tokens that were forgotten still know these.
+    """
 
     def __init__(self, layout: CacheLayout, store: Store | None = None) -> None:
         """Takes ``store`` over; by default, the sequence is empty and lives in memory."""
@@ -17,6 +21,7 @@ class Sequence:
         self._store: Store = MemoryStore(layout) if store is None else store
         self._table = self._targets = np.zeros(0, np.int64)
         self._closed = False
+        self.n_in_order = self.n_tokens
 
     @property
     def tokens(self) -> list[int]:
@@ -50,6 +55,8 @@ class Sequence:
 
     def extend(self, tokens: list[int]) -> None:
         """Appends tokens whose keys and values a step has written."""
+        if self.n_in_order == self.n_tokens:
+            self.n_in_order += len(tokens)
         self._store.append(tokens)
 
     def truncate(self, n_tokens: int) -> None:
@@ -60,6 +67,7 @@ class Sequence:
                 f"can't truncate to {n_tokens} tokens: the sequence holds {self.n_tokens}"
             )
         self._table = np.zeros(0, np.int64)
+        self.n_in_order = min(self.n_in_order, n_tokens)
         self._store.truncate(n_tokens)
 
     def move_to(self, keep: int, n_dropped: int) -> tuple[int, int]:
@@ -77,6 +85,7 @@ class Sequence:
 
     def moved(self, keep: int, n_dropped: int) -> None:
         """Forgets tokens over whose places the later ones were moved."""
+        self.n_in_order = min(self.n_in_order, keep)
         self._store.moved(keep, n_dropped)
         self._table = np.zeros(0, np.int64)
 
@@ -85,7 +94,9 @@ class Sequence:
 
         Each may then be continued without the other. Raises OptionError and ClosedError.
         """
-        return Sequence(self.layout, self.copied(self.n_tokens if n_tokens is None else n_tokens))
+        copy = Sequence(self.layout, self.copied(self.n_tokens if n_tokens is None else n_tokens))
+        copy.n_in_order = min(self.n_in_order, copy.n_tokens)
+        return copy
 
     def copied(self, n_tokens: int) -> MemoryStore:
         """Returns the first ``n_tokens`` tokens, for another sequence. Raises like ``fork``."""
