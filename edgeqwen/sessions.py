@@ -1,5 +1,6 @@
 """The sessions of a model: opened, made anew, copied, and the conversations in them."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.session_state import exists, real_path, salvage
 from edgeqwen.cache.store import MemoryStore, Store
-from edgeqwen.errors import SessionError, SessionLockedError
+from edgeqwen.errors import DiskError, SessionError, SessionLockedError
 from edgeqwen.kernels.cache_types import CACHE_TYPES
 from edgeqwen.model.key_biases import SAMPLED_ROWS
 from edgeqwen.model.rope_frequencies import rope_frequencies
@@ -68,8 +69,11 @@ class ChatSession:
             try:
                 file = self._file = SessionFile.open(self.path, self._identity)
                 if self._restore(file.transcript, file.tokens, file.edits):
-                    # The tokens may be taken away before the messages are kept again.
-                    file.set_transcript(Transcript(self.messages, self.first_kept).encode())
+                    # The tokens may be taken away before the messages are kept again. A full disk
+                    # is no reason not to open it.
+                    with contextlib.suppress(DiskError):
+                        file.set_transcript(Transcript(self.messages, self.first_kept).encode())
+                        file.seal()
             except SessionLockedError:
                 raise
             except SessionError:

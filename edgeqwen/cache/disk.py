@@ -91,7 +91,7 @@ def replacement(path: Path) -> Iterator[int]:
         try:
             yield handle
             with refusals(path):
-                os.fsync(handle)
+                sync(handle)
         finally:
             os.close(handle)  # Windows renames no open file
         with refusals(path):
@@ -101,6 +101,17 @@ def replacement(path: Path) -> Iterator[int]:
             aside.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def sync(handle: int) -> None:
+    """Returns when a file is on the disk, and not only in the drive's memory. Raises OSError."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # file systems that know it not
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -24,6 +24,7 @@ from edgeqwen.cache.disk import (
     disk_full,
     refusals,
     replacement,
+    sync,
     write,
 )
 from edgeqwen.cache.layout import n_segments
@@ -201,7 +202,7 @@ class SessionFile:
                 segments=tuple(segment.extent.first for segment in kept),
                 time=time.time(),
             ),
-            sync=was_stored,
+            to_disk=was_stored,
         )
         for segment in self.segments[len(kept) :]:
             segment.close()
@@ -239,7 +240,7 @@ class SessionFile:
                 segments=tuple(segment.extent.first for segment in self.segments),
                 time=time.time(),
             ),
-            sync=True,
+            to_disk=True,
         )
         for segment in old[first:]:
             segment.close()
@@ -290,8 +291,8 @@ class SessionFile:
             stored = self._commit.all_stored()
             if stored != self._commit:
                 # First what the record says is there.
-                os.fsync(self._handle)
-                self._write_both(stored, sync=True)
+                sync(self._handle)
+                self._write_both(stored, to_disk=True)
 
     def close(self) -> None:
         """Seals the file and lets others open it. Idempotent."""
@@ -338,18 +339,18 @@ class SessionFile:
         self._head[start : start + len(data)] = data
         self._commit = commit
 
-    def _write_both(self, commit: Commit, *, sync: bool = False) -> None:
-        """Writes the next record into both slots; ``sync``: to the disk, one after the other."""
+    def _write_both(self, commit: Commit, *, to_disk: bool = False) -> None:
+        """Writes the next record into both slots; ``to_disk``: one after the other."""
         for _ in SLOTS:
             self._write(dataclasses.replace(commit))
-            if sync:
+            if to_disk:
                 self._sync()
 
     def _sync(self) -> None:
         """Writes the records to the disk."""
         with refusals(self.path):
             self._head.flush()
-            os.fsync(self._handle)  # Windows: the other hands pages to the system only
+            sync(self._handle)  # the other may hand them to the system or the drive only
 
     def _unseal(self, n_tokens: int) -> None:
         """Takes away a seal that covers more than so many tokens, which will be written over."""

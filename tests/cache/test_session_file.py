@@ -194,6 +194,34 @@ def test_what_was_sealed_is_not_written_over_before_the_next_seal(path: Path) ->
     assert path.read_bytes()[place.offset :][:6] == b"sealed"
 
 
+def test_a_record_of_what_is_stored_comes_after_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slot by slot: one of them is whole whenever the power fails."""
+    session = create(path, random_ids(30), b"said")
+    seen = []
+
+    def fsync(handle: int) -> None:
+        os.lseek(handle, 0, os.SEEK_SET)
+        data = os.read(handle, FIRST_UNIT * UNIT_BYTES)
+        slots = [Commit.decode(slot_of(data, which)) for which in (0, 1)]
+        seen.append(sorted(slot.n_stored for slot in slots if slot is not None))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    session.seal()
+    assert seen == [[0, 0], [0, 30], [30, 30]]
+    session.seal()  # has nothing to do
+    assert len(seen) == 3
+    del seen[:]
+    session.truncate(20)
+    assert seen == [[0, 30], [0, 0]]
+    extend(session, [1])
+    session.truncate(20)
+    assert len(seen) == 2
+    monkeypatch.undo()
+    session.close()
+
+
 def test_a_torn_record_is_one_that_was_not_written(path: Path) -> None:
     """However many of its bytes were written when the process died, the rest being old."""
     session = create(path, random_ids(300))

@@ -101,8 +101,10 @@ def test_no_memory_for_a_copy_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
         raise OptionError("no memory")
 
     monkeypatch.setattr("edgeqwen.cache.store.Region", refuse)
+    sequence = Sequence(LAYOUT, fork)
+    sequence.reserve(512)
     with pytest.raises(OptionError):
-        fork.truncate(300)
+        sequence.truncate(300)
     assert holds(fork, tokens)
     assert holds(source, tokens)
 
