@@ -37,6 +37,10 @@ class MappedSegment:
         # One store, so that whoever kills the process leaves the old seal or the new one.
         self._seal[0] = seal[0] | seal[1] << 32
 
+    def write_ids(self, position: int, ids: bytes) -> None:
+        """Writes ids, int32, for positions from ``position`` on."""
+        self._mapping[4 * position : 4 * position + len(ids)] = ids
+
     def view(self, offset: int, size: int) -> NDArray[np.uint8]:
         """Returns a uint8 view of some bytes of the keys and values."""
         return self._bytes[KV_OFFSET + offset : KV_OFFSET + offset + size]

@@ -11,6 +11,7 @@ import dataclasses
 import mmap
 import os
 import shutil
+import struct
 import time
 import weakref
 import zlib
@@ -169,18 +170,22 @@ class SessionFile:
     def append(self, tokens: Sequence[int]) -> None:
         """Commits tokens whose keys and values have been written."""
         position, done = len(self.tokens), 0
+        ids = struct.pack(f"<{len(tokens)}i", *tokens)
         while done < len(tokens):
             index, inside = divmod(position + done, SEGMENT)
-            part = tokens[done : done + SEGMENT - inside]
-            self.segments[index].tokens[inside : inside + len(part)] = part
-            done += len(part)
+            n = min(len(tokens) - done, SEGMENT - inside)
+            self.segments[index].write_ids(inside, ids[4 * done : 4 * (done + n)])
+            done += n
         self.tokens.extend(tokens)
         commit = self._commit
-        commit.n_tokens = len(self.tokens)
-        commit.tokens_crc = tokens_crc(tokens, commit.tokens_crc)
-        if len(commit.segments) != len(self.segments):
+        crc = zlib.crc32(ids, commit.tokens_crc)
+        if len(commit.segments) == len(self.segments):
+            commit.append(self._record, len(self.tokens), crc)
+            self._put(commit)
+        else:
+            commit.n_tokens, commit.tokens_crc = len(self.tokens), crc
             commit.segments = tuple(segment.extent.first for segment in self.segments)
-        self._write(commit)
+            self._write(commit)
 
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
@@ -334,9 +339,12 @@ class SessionFile:
     def _write(self, commit: Commit) -> None:
         """Writes the next record, into the slot that doesn't hold the newest."""
         commit.number = self._commit.number + 1
-        data = commit.encode()
+        self._record = bytearray(commit.encode())
+        self._put(commit)
+
+    def _put(self, commit: Commit) -> None:
         start = SLOTS[commit.number % 2] * UNIT_BYTES
-        self._head[start : start + len(data)] = data
+        self._head[start : start + len(self._record)] = self._record
         self._commit = commit
 
     def _write_both(self, commit: Commit, *, to_disk: bool = False) -> None:
