@@ -308,15 +308,17 @@ class SessionFile:
                 self.abandon()
 
     def abandon(self) -> None:
-        """Lets go of the file as it is, as if the process were killed. Idempotent."""
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            for segment in (*self.segments, *self._targets):
-                segment.close()
-            self.segments, self._targets = [], []
-            self._head.close()
-            self._close_handle()
-            self._lock.release()
+        """Lets go of the file as it is, as if the process were killed. Idempotent.
+
+        Each step is: where Ctrl-C comes between them, the next call does the rest.
+        """
+        self._handle = -1
+        for segment in (*self.segments, *self._targets):
+            segment.close()
+        self.segments, self._targets = [], []
+        self._head.close()
+        self._close_handle()
+        self._lock.release()
 
     def _map(self, extent: Extent) -> MappedSegment:
         with refusals(self.path):

@@ -123,6 +123,7 @@ session.close()
 
 
 @NEEDS_POSIX
+@pytest.mark.processes
 def test_a_quota(tmp_path: Path) -> None:
     path = tmp_path / "session"
     assert run(QUOTA, path) == [f"{path}: {FULL}"] * 2
@@ -165,6 +166,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @NEEDS_POSIX
+@pytest.mark.processes
 def test_permission_denied(open_folder: Path) -> None:
     folder = open_folder
     for name, mode, folder_mode in (

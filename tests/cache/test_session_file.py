@@ -384,6 +384,7 @@ def test_hostile_records_are_refused(path: Path, change: dict[str, object]) -> N
         salvage(path)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sparse files and overcommitted mappings")
 def test_a_hostile_sparse_file_takes_no_memory(path: Path) -> None:
     """Lengths that fit a file of 50 GB, of which next to nothing is on the disk."""
