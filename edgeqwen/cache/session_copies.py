@@ -3,15 +3,14 @@
 import contextlib
 import mmap
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgeqwen.cache.disk import allocate, refusals, replacement, write
 from edgeqwen.cache.layout import CacheLayout, n_segments
+from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import (
     KV_OFFSET,
-    SEAL_OFFSET,
     UNIT_BYTES,
     Commit,
     Extent,
@@ -64,6 +63,8 @@ def _read_state(handle: int, path: Path, identity: Identity) -> SessionState:
         except SessionError:
             if before and before == read_commits(handle):
                 raise
+    if before:
+        raise _restless(path)
     return read_state(handle, path, identity, mmap.ACCESS_READ)
 
 
@@ -146,14 +147,21 @@ def _copy(source: Path, copy: int, target: Path) -> None:
 
 
 def _seal(copy: int, state: SessionState, layout: CacheLayout) -> None:
-    """Adds the checksums that the source hasn't yet, unless one that it has is wrong."""
+    """Adds the checksums that a copy hasn't yet, unless one that it has is wrong.
+
+    Of the copy's own bytes: the source's may be others by now.
+    """
     for i in range(n_segments(len(state.tokens))):
-        segment, n = state.segments[i], min(SEGMENT, len(state.tokens) - i * SEGMENT)
+        n = min(SEGMENT, len(state.tokens) - i * SEGMENT)
+        extent, size = state.segments[i].extent, layout.segment_bytes
+        segment = MappedSegment(copy, extent, size, mmap.ACCESS_WRITE)
         covered, expected = segment.seal
-        kv = segment.view(0, layout.segment_bytes)
+        kv = segment.view(0, size)
         if covered != n and (not 0 < covered < n or layout.checksum(kv, covered) == expected):
-            seal = struct.pack("<II", n, layout.checksum(kv, n))
-            write(copy, segment.extent.offset + SEAL_OFFSET, seal)
+            segment.seal = n, layout.checksum(kv, n)
+            segment.flush()
+        del kv
+        segment.close()
 
 
 def _transcript(handle: int, state: SessionState, path: Path) -> bytes | None:
