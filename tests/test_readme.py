@@ -1,5 +1,6 @@
 """The README's commands, run as they stand, with a tiny random model in place of a Qwen2.5."""
 
+import os
 import re
 import shlex
 import shutil
@@ -31,6 +32,7 @@ def test_commands_of_the_readme(tmp_path: Path) -> None:
         done = subprocess.run(
             command,
             cwd=tmp_path,
+            env={**os.environ, "EDGEQWEN_SESSIONS_DIR": str(tmp_path / "sessions")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
