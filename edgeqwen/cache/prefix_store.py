@@ -94,7 +94,7 @@ class PrefixStore:
     def _keep(self, store: MemoryStore) -> None:
         with contextlib.suppress(OSError, EdgeqwenError):
             identity = self._identity()
-            folder = self._folder / _digest(identity.encode())
+            folder = self._folder_of(identity)
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             name = f"{_name_of(store.tokens)}-{_digest(_bytes_of(store.tokens))}{SUFFIX}"
             with _locked(self._folder) as is_locked:
@@ -123,8 +123,10 @@ class PrefixStore:
         return total + n_bytes <= limit
 
     def _candidates(self, tokens: Sequence[int]) -> list[Path]:
-        folder = self._folder / _digest(self._identity().encode())
-        return [*folder.glob(f"{_name_of(tokens)}-*{SUFFIX}")]
+        return [*self._folder_of(self._identity()).glob(f"{_name_of(tokens)}-*{SUFFIX}")]
+
+    def _folder_of(self, identity: Identity) -> Path:
+        return self._folder / _digest(identity.encode())
 
     def _beginnings(self, tokens: Sequence[int]) -> list[Path]:
         """Returns what is kept and needn't be, when a longer prompt that begins with it is."""

@@ -1,5 +1,6 @@
 """Prompts kept on the disk: found by their longest beginning, limited, safe among processes."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,16 +12,27 @@ from edgeqwen.cache import MemoryStore
 from edgeqwen.cache.prefix_store import PrefixStore, clear_prefixes, stored_prefixes
 from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.verify import verify
-from tests.cache.kv_samples import LAYOUT, filled_store, identity, kv_bytes, random_ids
+from tests.cache.filled import IDENTITY, LAYOUT, extend, holds, random_ids
 
 PROMPT = random_ids(700)
+OTHER_MODEL = dataclasses.replace(IDENTITY, weights=b"x" * 32)
 
 
 def prefix_store(
     folder: Path, who: Identity | None = None, *, known: bool = True, limit: int = 1 << 30
 ) -> PrefixStore:
     folder.mkdir(exist_ok=True)
-    return PrefixStore(folder, lambda: who or identity(), lambda: known, limit)
+    return PrefixStore(folder, lambda: who or IDENTITY, lambda: known, limit)
+
+
+def filled_store(tokens: list[int]) -> MemoryStore:
+    store = MemoryStore(LAYOUT)
+    extend(store, tokens)
+    return store
+
+
+def kv_bytes(store: MemoryStore) -> list[bytes]:
+    return [segment.view(0, LAYOUT.segment_bytes).tobytes() for segment in store.segments]
 
 
 def keep(prefixes: PrefixStore, store: MemoryStore) -> None:
@@ -37,7 +49,7 @@ def test_a_prompt_is_found_as_far_as_it_goes(tmp_path: Path) -> None:
         prompt = [*PROMPT[:n], 1, 2, 3]
         found = another.find(prompt, 0)
         assert found is not None
-        assert found.tokens == PROMPT[:n]
+        assert holds(found, PROMPT[:n])
         assert kv_bytes(found) == expected[: -(-n // 256)]
         found.close()
 
@@ -89,9 +101,9 @@ def test_writing_over_what_was_found_changes_nothing_kept(tmp_path: Path) -> Non
 
 def test_another_model_finds_nothing(tmp_path: Path) -> None:
     keep(prefix_store(tmp_path), filled_store(PROMPT))
-    assert prefix_store(tmp_path, identity(b"x" * 32)).find([*PROMPT, 1], 0) is None
+    assert prefix_store(tmp_path, OTHER_MODEL).find([*PROMPT, 1], 0) is None
     # Also where it lies in that model's folder, by whatever accident.
-    other = prefix_store(tmp_path, identity(b"x" * 32))
+    other = prefix_store(tmp_path, OTHER_MODEL)
     keep(other, filled_store(PROMPT))
     (mine, _, _), (theirs, _, _) = stored_prefixes(tmp_path)
     os.replace(mine, theirs)
@@ -153,7 +165,7 @@ def test_a_damaged_entry_is_as_if_it_were_not_there(tmp_path: Path, damage: str)
 
 def test_a_folder_that_can_not_be_made_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    prefixes = PrefixStore(tmp_path / "file" / "folder", identity, lambda: True, 1 << 30)
+    prefixes = PrefixStore(tmp_path / "file" / "folder", lambda: IDENTITY, lambda: True, 1 << 30)
     keep(prefixes, filled_store(PROMPT))
     assert prefixes.find([*PROMPT, 1], 0) is None
 

@@ -53,20 +53,26 @@ def test_with_a_model(command: str, asked_for: list[Path]) -> None:
     assert set(asked_for) == {Path("x.gguf")}
 
 
+def noted(monkeypatch: pytest.MonkeyPatch, option: str) -> list[object]:
+    """Returns a list that gets what each model is loaded with for an option of ``load``."""
+    found: list[object] = []
+    load = fake_program.load
+
+    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
+        found.append(options[option])
+        return load(path, **options)
+
+    monkeypatch.setattr(fake_program, "load", note_load)
+    return found
+
+
 @pytest.mark.parametrize("command", ["chat", "run", "bench"])
 @pytest.mark.parametrize("options", [(), ("--full-head",)], ids=str)
 def test_the_full_head(
     command: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is loaded so."""
-    found: list[object] = []
-    load = fake_program.load
-
-    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
-        found.append(options["full_head"])
-        return load(path, **options)
-
-    monkeypatch.setattr(fake_program, "load", note_load)
+    found = noted(monkeypatch, "full_head")
     done = run(command, "x.gguf", *COMMANDS[command], *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(found) == {bool(options)}
@@ -79,14 +85,7 @@ def test_the_type_of_keys_and_values(
     command: str, options: tuple[str, ...], cache_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is loaded so."""
-    found: list[object] = []
-    load = fake_program.load
-
-    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
-        found.append(options["cache_type"])
-        return load(path, **options)
-
-    monkeypatch.setattr(fake_program, "load", note_load)
+    found = noted(monkeypatch, "cache_type")
     done = run(command, "x.gguf", *COMMANDS[command], *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert found == [cache_type]
@@ -94,14 +93,7 @@ def test_the_type_of_keys_and_values(
 
 @pytest.mark.parametrize("command", ["chat", "run", "perplexity"])
 def test_yarn(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[object] = []
-    load = fake_program.load
-
-    def note_load(path: Path, **options: Any) -> edgeqwen.Model:
-        found.append(options["rope_scaling"])
-        return load(path, **options)
-
-    monkeypatch.setattr(fake_program, "load", note_load)
+    found = noted(monkeypatch, "rope_scaling")
     for yarn in ((), ("--yarn", "2.5")):
         done = run(command, "x.gguf", *COMMANDS[command], *yarn)
         assert (done.returncode, done.stderr) == (0, "")
