@@ -196,19 +196,7 @@ class SessionFile:
         # Whole segments of it: the seal of one that is cut into doesn't hold any more.
         n_stored = n_tokens // SEGMENT * SEGMENT if was_stored else self._commit.n_stored
         kept = self.segments[: n_segments(n_tokens)]
-        self._write_both(
-            dataclasses.replace(
-                self._commit,
-                n_tokens=n_tokens,
-                tokens_crc=tokens_crc(self.tokens),
-                n_stored=n_stored,
-                stored_crc=tokens_crc(self.tokens[:n_stored]),
-                edits=self._commit.edits + 1,
-                segments=tuple(segment.extent.first for segment in kept),
-                time=time.time(),
-            ),
-            to_disk=was_stored,
-        )
+        self._commit_edit(kept, n_stored, to_disk=was_stored)
         for segment in self.segments[len(kept) :]:
             segment.close()
         self.segments = kept
@@ -234,6 +222,14 @@ class SessionFile:
             segment.tokens[: len(ids)] = ids
             segment.seal = 0, 0
         n_stored = min(self._commit.n_stored, first * SEGMENT)
+        self._commit_edit(self.segments, n_stored, to_disk=True)
+        for segment in old[first:]:
+            segment.close()
+
+    def _commit_edit(
+        self, segments: Sequence[MappedSegment], n_stored: int, *, to_disk: bool
+    ) -> None:
+        """Commits that of the tokens there were, those of ``tokens`` are left, in ``segments``."""
         self._write_both(
             dataclasses.replace(
                 self._commit,
@@ -242,13 +238,11 @@ class SessionFile:
                 n_stored=n_stored,
                 stored_crc=tokens_crc(self.tokens[:n_stored]),
                 edits=self._commit.edits + 1,
-                segments=tuple(segment.extent.first for segment in self.segments),
+                segments=tuple(segment.extent.first for segment in segments),
                 time=time.time(),
             ),
-            to_disk=True,
+            to_disk=to_disk,
         )
-        for segment in old[first:]:
-            segment.close()
 
     @property
     def transcript(self) -> bytes:
