@@ -47,4 +47,13 @@ HEADS = [
     Heads(GENERIC, 32, 8, "q4_0"),
     Heads(NATIVE, 64, 7, "bf16"),
 ]
-each_heads = pytest.mark.parametrize("heads", HEADS, ids=str)
+
+# Where code is emulated, which takes minutes for each of them, those are left out whose head size
+# and whose cache type stand beside others too.
+REPEATS = (Heads(NATIVE, 128, 6, "f16", n_kv_heads=1),)
+
+each_heads = pytest.mark.parametrize(
+    "heads",
+    [pytest.param(h, marks=pytest.mark.thorough if h in REPEATS else ()) for h in HEADS],
+    ids=str,
+)
