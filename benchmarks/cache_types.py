@@ -21,10 +21,11 @@ import edgeqwen
 from benchmarks.machine import describe, n_usable_cpus
 from benchmarks.page_parts import DOCS, RESULTS, busy_text, origin_text, table, write_page
 from benchmarks.synthetic import model_file
-from edgeqwen.engine import PREFILL_TOKENS, Engine
+from edgeqwen.engine import Engine
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.guide import held_out_text
 from edgeqwen.kernels.cache_types import CACHE_TYPES
+from edgeqwen.model.steps import PREFILL_TOKENS
 from edgeqwen.perplexity import perplexity
 
 DEPTHS = (0, 4096, 16384)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from benchmarks.lasting_team import LastingTeam
 from benchmarks.scaling_model import Barrier, Operation
 from benchmarks.system_calls import address_of, call_with_two
-from edgeqwen.engine import PREFILL_TOKENS, Engine
+from edgeqwen.engine import Engine
 from edgeqwen.executor import Tape
 from edgeqwen.gguf_file import GgufFile
+from edgeqwen.model.steps import PREFILL_TOKENS
 from edgeqwen.simd.atomics import pause
 from edgeqwen.simd.compile import kernel
 from edgeqwen.simd.isa import current_isa
@@ -86,7 +87,7 @@ class Stepper:
         recorder = self._engine._recorder
         recorder.n_threads, own = n_threads, recorder.n_threads
         try:
-            tape, self._buffers = self._engine._record(step.name)
+            tape, self._buffers = self._engine._steps.record(step.name)
         finally:
             recorder.n_threads = own
         tape.finish()

@@ -70,7 +70,7 @@ def compile_kernels(
     path: Path | None, *, threads: int | None, full_head: bool = False, kv: str = "f16"
 ) -> None:
     """Compiles what a model needs, or what every weight type needs, unless it is in the cache."""
-    from edgeqwen.engine import warmup
+    from edgeqwen.warmup import warmup
 
     with count_bar("compiling kernels for this CPU") as progress:
         warmup(path, n_threads=threads, full_head=full_head, cache_type=kv, progress=progress)

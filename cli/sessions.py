@@ -66,22 +66,24 @@ def verify(
     from edgeqwen.session_files import session_path, sessions
     from edgeqwen.session_files import verify as verified
 
-    failed = False
+    failed = damaged = False
     for path in [session_path(name) for name in names] if names else sessions():
         try:
             result = verified(path)
-            problems = [f"{path}: {problem}" for problem in result.problems]
         except EdgeqwenError as error:
-            problems = [str(error)]
-        for problem in problems:
-            error_line(problem)
-        failed = failed or bool(problems)
-        if not problems:
+            error_line(str(error))
+            failed = True
+            continue
+        for problem in result.problems:
+            error_line(f"{path}: {problem}")
+        damaged = damaged or bool(result.problems)
+        if not result.problems:
             n, covered = result.summary.n_tokens, result.n_covered
             rest = "" if covered == n else f", {n - covered:,} of them without a checksum yet"
             print(f"{clean_line(str(path))}: sound, {n:,} tokens{rest}")
-    if failed:
+    if damaged:
         print("chat --session NAME --rebuild reads what is left of a damaged session again.")
+    if failed or damaged:
         raise typer.Exit(1)
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
-from edgeqwen.cache import Sequence as KvSequence
+from edgeqwen.answer_memory import OneUse
 from edgeqwen.chat import Chat
 from edgeqwen.chat_memory import ChatMemory
 from edgeqwen.config import ModelConfig
-from edgeqwen.engine import LOGITS_TOKENS, Engine
+from edgeqwen.engine import Engine
 from edgeqwen.errors import FileFormatError, OptionError
 from edgeqwen.generation import Answer, Generation, generate_pieces
 from edgeqwen.gguf_file import GgufFile
+from edgeqwen.model.steps import LOGITS_TOKENS
 from edgeqwen.options import (
     Request,
     SamplingKeywords,
@@ -31,6 +32,7 @@ from edgeqwen.shared_engine import SharedEngine
 from edgeqwen.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from edgeqwen.sessions import ChatSession
     from edgeqwen.text.chat_template import ChatTemplate
 
 
@@ -183,7 +185,7 @@ class Model:
         )
         answer = Answer(len(request.prompt))
         pieces = generate_pieces(
-            self._shared, self.tokenizer, request, _OneUse(self._shared, self._reuse), answer
+            self._shared, self.tokenizer, request, OneUse(self._shared, self._reuse), answer
         )
         return Generation(answer, pieces)
 
@@ -216,7 +218,13 @@ class Model:
         template = self.chat_template
         if system is not None:
             system = text_argument(system, "system")
-        memory, messages, first_kept = self._memory(session, rebuild=rebuild, fork=fork)
+        if session is None and (rebuild or fork):
+            raise OptionError("rebuild and fork are about a session, and none is named")
+        memory, messages, first_kept = ChatMemory(self._shared, self._reuse), [], 0
+        if session is not None:
+            kept = self._session(Path(session))
+            memory = ChatMemory.of(kept, self._shared, self._reuse, rebuild=rebuild, fork=fork)
+            messages, first_kept = kept.messages, kept.first_kept
         if system is not None:
             has_system = bool(messages) and messages[0]["role"] == "system"
             messages = [{"role": "system", "content": system}, *messages[int(has_system) :]]
@@ -232,33 +240,13 @@ class Model:
             context_shift=context_shift,
         )
 
-    def _memory(
-        self, session: str | Path | None, *, rebuild: bool, fork: bool
-    ) -> tuple[ChatMemory, list[dict[str, Any]], int]:
-        """Returns the KV cache of a conversation, its messages, and the first after a gap."""
-        if session is None:
-            if rebuild or fork:
-                raise OptionError("rebuild and fork are about a session, and none is named")
-            return ChatMemory(self._shared, self._reuse), [], 0
+    def _session(self, path: Path) -> "ChatSession":
         from edgeqwen.sessions import ChatSession, identity_of
 
         def decode(tokens: Sequence[int]) -> str:
             return self.tokenizer.decode(tokens, skip_special=True)
 
-        kept = ChatSession(Path(session), identity_of(self.engine, self._file), decode)
-        if fork:
-            sequence = self._shared.new_sequence(kept.copied())
-            sequence.n_in_order = 0 if kept.first_kept else sequence.n_tokens
-            memory = ChatMemory(self._shared, self._reuse, sequence)
-            return memory, kept.messages, kept.first_kept
-        try:
-            sequence = self._shared.new_sequence(kept.open(rebuild=rebuild))
-        except BaseException:
-            kept.close()
-            raise
-        sequence.n_in_order = 0 if kept.first_kept else sequence.n_tokens
-        memory = ChatMemory(self._shared, self._reuse, sequence, kept)
-        return memory, kept.messages, kept.first_kept
+        return ChatSession(path, identity_of(self.engine, self._file), decode)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """Returns float32 [n_tokens, vocab_size]: row i holds the logits after ``tokens[:i + 1]``.
@@ -321,24 +309,3 @@ class Model:
     def __repr__(self) -> str:
         state = "closed" if self._shared.closed else f"{self.config.n_layers} layers"
         return f"<Model {self._shared.name}: {state}>"
-
-
-class _OneUse:
-    """A KV sequence for one generation, freed when it ends."""
-
-    def __init__(self, shared: SharedEngine, reuse: Reuse) -> None:
-        self._shared, self._reuse = shared, reuse
-        self._n_prompt = self._n_reused = 0
-
-    def acquire(self, prompt: Sequence[int]) -> tuple[KvSequence, int]:
-        sequence = self._shared.new_sequence(self._reuse.find(prompt, 0))
-        self._n_prompt, self._n_reused = len(prompt), sequence.n_tokens
-        return sequence, sequence.n_tokens
-
-    def release(self, sequence: KvSequence) -> None:
-        if self._shared.holds(sequence):
-            self._reuse.keep(sequence, self._n_prompt, self._n_reused)
-        self._shared.release(sequence)
-
-    def make_room(self, sequence: KvSequence) -> bool:
-        return False

@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from edgeqwen.chat_memory import AnswerMemory, ChatMemory
+from edgeqwen.answer_memory import AnswerMemory
+from edgeqwen.chat_memory import ChatMemory
 from edgeqwen.context_shift import Turns
 from edgeqwen.errors import EdgeqwenError, OptionError
 from edgeqwen.generation import Answer, Generation, generate_pieces

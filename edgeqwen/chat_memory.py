@@ -32,6 +32,29 @@ class ChatMemory:
         # Which turns are forgotten, for the session to keep; the chat says it.
         self.turns: Turns | None = None
 
+    @classmethod
+    def of(
+        cls,
+        session: "ChatSession",
+        shared: SharedEngine,
+        reuse: Reuse,
+        *,
+        rebuild: bool,
+        fork: bool,
+    ) -> "ChatMemory":
+        """Opens a session, or copies it into memory: see ``Model.chat``.
+
+        Raises SessionError and DiskError.
+        """
+        try:
+            store = session.copied() if fork else session.open(rebuild=rebuild)
+            sequence = shared.new_sequence(store)
+        except BaseException:
+            session.close()
+            raise
+        sequence.n_in_order = 0 if session.first_kept else sequence.n_tokens
+        return cls(shared, reuse, sequence, None if fork else session)
+
     @property
     def path(self) -> Path | None:
         """The session's file."""
@@ -116,52 +139,3 @@ class ChatMemory:
             if self._session is not None:
                 self._sequence.n_in_order = 0  # nobody knows any more
         return self._sequence
-
-
-class AnswerMemory:
-    """See ``edgeqwen.generation.SequenceSource``: the memory of a conversation for one answer.
-
-    ``messages``: the last is being answered. With ``turns``, turns are forgotten during the answer
-    where the context is full; ``forgotten`` are those that the prompt has lost by itself.
-    """
-
-    def __init__(
-        self,
-        memory: ChatMemory,
-        messages: list[dict[str, Any]],
-        turns: Turns | None,
-        forgotten: Forgotten | None,
-    ) -> None:
-        self._memory, self._messages = memory, messages
-        self._turns, self._forgotten = turns, forgotten
-        self._n_prompt = self._n_reused = 0
-
-    def acquire(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
-        if self._turns is not None and self._forgotten is not None:
-            # Not before: an answer that nobody asks for a piece of changes nothing.
-            self._memory.forget(self._forgotten)
-            self._turns.forget(self._forgotten)
-        sequence, n_shared = self._memory.sequence_for(prompt)
-        self._n_prompt, self._n_reused = len(prompt), n_shared
-        # A process that is killed from here on leaves the question, and what there is of an answer.
-        self._memory.keep(self._messages, n_prompt=len(prompt))
-        return sequence, n_shared
-
-    def release(self, sequence: "KvSequence") -> None:
-        """The sequence stays for the next turn."""
-        self._memory.read(sequence, self._n_prompt, self._n_reused)
-
-    def make_room(self, sequence: "KvSequence") -> bool:
-        if self._turns is None:
-            return False
-        forgotten = self._turns.to_forget(self._messages, sequence.n_tokens)
-        place = forgotten.place() if forgotten is not None else None
-        if forgotten is None or place is None:
-            return False
-        first, n = place
-        self._memory.keep(self._messages, n_prompt=self._n_prompt, n_dropped=n)
-        self._memory.shift(sequence, first, n)
-        self._n_prompt -= n
-        self._turns.forget(forgotten)
-        self._memory.keep(self._messages, n_prompt=self._n_prompt)
-        return True

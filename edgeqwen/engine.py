@@ -1,13 +1,11 @@
 """The engine: sequences of tokens in, logits out. One step at a time, by one caller at a time."""
 
-import contextlib
 import functools
 import reprlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as TokenSequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +15,14 @@ from edgeqwen.cache import CacheLayout, Sequence, Store
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.config import ModelConfig
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError
-from edgeqwen.executor import Tape, Team
+from edgeqwen.executor import Team
 from edgeqwen.gguf_file import GgufFile
-from edgeqwen.kernels.observe import OBSERVED
-from edgeqwen.model.buffers import Buffers
-from edgeqwen.model.observation import Observation, ObservedRecording, observed_inputs
+from edgeqwen.model.observation import Observation
 from edgeqwen.model.qwen2 import Recorder
-from edgeqwen.model.screening import Screen, ScreenedRecording
+from edgeqwen.model.screening import Screen
 from edgeqwen.model.shifting import Shifting
-from edgeqwen.model.unloaded import UnloadedModel, unloaded_family
+from edgeqwen.model.steps import LOGITS_TOKENS, PREFILL_TOKENS, Kernels, Steps
+from edgeqwen.model.unloaded import UnloadedModel
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.model.weights import Weights
 from edgeqwen.model.work import Work, count_work
@@ -37,15 +34,6 @@ from edgeqwen.simd.machine_code import give_back_memory
 from edgeqwen.text.merge_kernels import kernels as tokenizer_kernels
 
 Progress = Callable[[int, int], None]
-Kernels = dict[tuple[str, str], Callable[[], object]]
-
-# Tokens of a prompt that go through the network together, and those whose logits are kept.
-PREFILL_TOKENS = 256
-LOGITS_TOKENS = 32
-# One token; many, for the logits of the last; many, for the logits of all. Beside these, "screened"
-# is a step of one token for some of its logits, where the head is screened, and "observe" one of
-# many without logits, which running a model doesn't take.
-STEPS = ("decode", "prefill", "logits")
 
 
 class Engine:
@@ -96,12 +84,7 @@ class Engine:
             self.config, self._weights, self._layout, self.isa, self.n_threads
         )
         self._shifting = Shifting(self._recorder)
-        self._inputs = observed_inputs(self._weights)
-        self._observed = np.zeros(1, OBSERVED)
-        # Recorded steps, and those whose kernels are there.
-        self._records: dict[str, tuple[Tape, Buffers]] = {}
-        self._tapes: dict[str, tuple[Tape, Buffers]] = {}
-        self._buffers: dict[int, Buffers] = {}  # by the number of logits they hold
+        self._steps = Steps(self._recorder, self._weights, self._screen, self.max_context)
         self._closed = False
 
     @property
@@ -143,7 +126,7 @@ class Engine:
             if progress is not None:
                 progress(i + 1, len(kernels))
         for name in steps:
-            self._tape(name)
+            self._steps.tape(name)
         give_back_memory()
         if not self._weights.is_begun:
             # A packed file's pages come so fast that they needn't meet those of LLVM in memory.
@@ -212,7 +195,7 @@ class Engine:
         for first in range(0, len(ids), LOGITS_TOKENS):
             part = ids[first : first + LOGITS_TOKENS]
             self._step("logits", sequence, part)
-            _, buffers = self._tape("logits")
+            _, buffers = self._steps.tape("logits")
             result[first : first + len(part)] = buffers.logits(len(part), self.config.vocab_size)
         return result
 
@@ -243,7 +226,7 @@ class Engine:
 
     def new_observation(self) -> Observation:
         """Returns sums of zero for ``observe``."""
-        return Observation(self._inputs)
+        return self._steps.new_observation()
 
     def observe(
         self, sequence: Sequence, tokens: TokenSequence[int], observation: Observation
@@ -253,7 +236,7 @@ class Engine:
         The number of threads doesn't change the sums. Raises what ``prefill`` raises.
         """
         ids = self._checked(sequence, tokens)
-        if observation.inputs != self._inputs:
+        if not self._steps.observes(observation):
             raise OptionError("this observation was made by another model")
         for first in range(0, len(ids), PREFILL_TOKENS):
             self._step("observe", sequence, ids[first : first + PREFILL_TOKENS], observation)
@@ -266,10 +249,7 @@ class Engine:
             self._closed = True
             self._weights.stop_packing()
             self._team.close()
-            self._tapes.clear()
-            self._records.clear()
-            for buffers in self._buffers.values():
-                buffers.close()
+            self._steps.close()
             self._recorder.key_biases.close()
             self._weights.close()
 
@@ -311,12 +291,12 @@ class Engine:
     ) -> None:
         with self._lock:
             self._check_open()
-            tape, buffers = self._tape(name)
+            tape, buffers = self._steps.tape(name)
             self._weights.wait()
             if name == "screened" and wanted is not None:
                 self._screen.ask(wanted)
             if observation is not None:
-                self._observed["sums"] = observation.sums.ctypes.data
+                self._steps.observe(observation)
             state = self._recorder.state
             n_past = sequence.n_tokens
             segments = sequence.reserve(n_past + len(tokens))
@@ -331,61 +311,21 @@ class Engine:
                 observation.n_tokens += len(tokens)
 
     def _last_logits(self, name: str) -> NDArray[np.float32]:
-        row: NDArray[np.float32] = self._tape(name)[1].logits(1, self.config.vocab_size)[0]
+        row: NDArray[np.float32] = self._steps.tape(name)[1].logits(1, self.config.vocab_size)[0]
         return row
 
-    def kernels(self, steps: Iterable[str] = STEPS) -> Kernels:
-        """Returns all that loading and running this model compiles: by name, what compiles it."""
+    def kernels(self, steps: Iterable[str] | None = None) -> Kernels:
+        """Returns all that loading and running this model compiles: by name, what compiles it.
+
+        ``steps``: only so much as these kinds of steps need.
+        """
         kernels = tokenizer_kernels() | self._weights.kernels() | self._team.kernels()
         kernels |= self._recorder.key_biases.kernels()
         kernels["sampling", "largest"] = functools.partial(largest.address, INT)
-        if steps is STEPS:
+        if steps is None:
             kernels.update(self._shifting.tape.kernels())
-            steps = (*STEPS, "screened") if self._screen.exists else STEPS
-        for name in steps:
-            kernels.update(self._recorded(name)[0].kernels())
-        return kernels
-
-    def _tape(self, name: str) -> tuple[Tape, Buffers]:
-        """Returns the tape of a kind of step, recorded (and its kernels compiled) at first use."""
-        if name not in self._tapes:
-            tape, buffers = self._recorded(name)
-            tape.finish()
-            self._tapes[name] = tape, buffers
-        return self._tapes[name]
-
-    def _recorded(self, name: str) -> tuple[Tape, Buffers]:
-        if name not in self._records:
-            self._records[name] = self._record(name)
-        return self._records[name]
-
-    def _record(self, name: str) -> tuple[Tape, Buffers]:
-        n_logits = LOGITS_TOKENS if name == "logits" else 1
-        if n_logits not in self._buffers:
-            max_tokens = LOGITS_TOKENS if name == "logits" else PREFILL_TOKENS
-            self._buffers[n_logits] = self._new_buffers(max_tokens, n_logits)
-        buffers = self._buffers[n_logits]
-        if name == "observe":
-            recording = ObservedRecording(self._recorder, buffers, self._inputs, self._observed)
-            return self._recorder.walk(recording, last_only=True), buffers
-        if name == "screened":
-            screened = ScreenedRecording(self._recorder, buffers, self._screen)
-            return self._recorder.walk(screened, last_only=True), buffers
-        one_token, all_logits = name == "decode", name == "logits"
-        tape = self._recorder.record(buffers, one_token=one_token, all_logits=all_logits)
-        return tape, buffers
-
-    def _new_buffers(self, max_tokens: int, n_logits: int) -> Buffers:
-        shapes = [self._recorder.attention_shape(one_token) for one_token in (True, False)]
-        return Buffers(
-            self.config,
-            max_tokens=max_tokens,
-            max_context=self.max_context,
-            n_threads=self.n_threads,
-            attention_rows=max(shape.padded_rows for shape in shapes),
-            n_logits=n_logits,
-            screen_bytes=self._screen.memory.n_bytes,
-        )
+            steps = self._steps.of_running
+        return kernels | self._steps.kernels(steps)
 
 
 def token_bytes(config: ModelConfig, cache_type: str = "f16") -> int:
@@ -401,41 +341,3 @@ def _integers(tokens: TokenSequence[int]) -> NDArray[Any]:
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
         raise OptionError(f"tokens must be integers, not {reprlib.repr(tokens)}")
     return ids
-
-
-def compile_all(kernels: Kernels, progress: Progress | None = None) -> None:
-    """Compiles kernels, or loads them; ``progress(done, total)`` counts them."""
-    for i, compiled in enumerate(kernels.values()):
-        compiled()
-        if progress is not None:
-            progress(i + 1, len(kernels))
-
-
-def warmup(
-    path: str | Path | None,
-    *,
-    n_threads: int | None = None,
-    full_head: bool = False,
-    cache_type: str = "f16",
-    progress: Progress | None = None,
-) -> None:
-    """Compiles every kernel that a model needs, or that any format needs if ``path`` is None.
-
-    Those of the tokenizer are among them. ``full_head`` and ``cache_type`` as for ``Engine``;
-    ``progress(done, total)`` counts kernels. Raises what ``Engine`` raises.
-    """
-    with contextlib.ExitStack() as stack:
-        files = unloaded_family() if path is None else [stack.enter_context(GgufFile.open(path))]
-        kernels: Kernels = {}
-        for file in files:
-            engine = Engine(
-                file,
-                n_threads=n_threads,
-                max_context=64,
-                cache_type=cache_type,
-                full_head=full_head,
-                pack=False,
-            )
-            stack.callback(engine.close)
-            kernels.update(engine.kernels())
-        compile_all(kernels, progress)

@@ -1,5 +1,6 @@
 """Where edgeqwen keeps what it can make again, and what it can't: sessions."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -27,3 +28,22 @@ def user_cache() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("edgeqwen", appauthor=False))
+
+
+def keep_in_cache(path: Path, data: bytes) -> None:
+    """Writes a file of the cache: whoever reads it finds all or nothing.
+
+    Nothing happens where it can't be written: what is there can be made again.
+    """
+    with contextlib.suppress(OSError):
+        import tempfile  # takes as long as loading some kernels
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from edgeqwen.api import Model
-from edgeqwen.engine import PREFILL_TOKENS
 from edgeqwen.errors import OptionError
 from edgeqwen.model.observation import Observation
+from edgeqwen.model.steps import PREFILL_TOKENS
 from edgeqwen.options import positive_integer, token_ids
 from edgeqwen.quant.imatrix import Imatrix
 from edgeqwen.quant.imatrix_parts import Entry, summed_entry

@@ -33,11 +33,11 @@ class SharedEngine:
             weakref.WeakValueDictionary()
         )
         self._closed = False
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # which knows its owner, and is taken once
         # Whoever wants a turn waits here first. Without it, the thread that has just finished
         # a step would nearly always get the next turn too, and the others would starve.
         self._queue = threading.Lock()
-        self._thread_at_work: int | None = None
+        self._at_work: set[int] = set()  # threads; one at most has the turn
 
     @property
     def closed(self) -> bool:
@@ -49,23 +49,26 @@ class SharedEngine:
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
-        if self._thread_at_work == threading.get_ident():
+        thread = threading.get_ident()
+        if thread in self._at_work:
             # Waiting for oneself would last forever.
             raise EdgeqwenError(
                 f"{self.name} is in the middle of a step: a progress callback or a signal handler "
                 "can't use or close it; cancel the generation there, and go on after it"
             )
-        self._queue.acquire()
         try:
-            self._turn.acquire()
-        finally:
-            self._queue.release()
-        try:
-            self._thread_at_work = threading.get_ident()
+            with self._queue:
+                self._turn.acquire()
+            self._at_work.add(thread)
             yield
         finally:
-            self._thread_at_work = None
-            self._turn.release()
+            # Ctrl-C may come after any call: only the lock knows whether this thread has it.
+            try:
+                self._turn.release()
+            except RuntimeError:
+                pass
+            finally:
+                self._at_work.discard(thread)
 
     def new_sequence(self, store: "Store | None" = None) -> "KvSequence":
         """Returns a sequence, which goes on with what a store holds."""

@@ -4,6 +4,8 @@ The plain ones run anywhere, so every machine tests vectors of 4, 8 and 16 lanes
 registers, and float16 in hardware and in integer code.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,17 @@ ALL_ISAS = tuple(dict.fromkeys((*TEST_ISAS, *available_isas())))
 
 def each_isa(isas: tuple[Isa, ...] = TEST_ISAS) -> pytest.MarkDecorator:
     """Marks a test that takes ``isa`` to run for each."""
-    return pytest.mark.parametrize("isa", isas, ids=lambda isa: isa.name)
+    return pytest.mark.parametrize("isa", [of_isa(isa) for isa in isas])
+
+
+def of_isa(isa: Isa, *values: object) -> Any:
+    """Returns a parameter: what the CPU has besides its best is tested where that is the best.
+
+    Not where CPUs are emulated: there, another run does it.
+    """
+    name = "-".join([isa.name, *(getattr(value, "name", str(value)) for value in values)])
+    marks = () if isa in TEST_ISAS else pytest.mark.thorough
+    return pytest.param(isa, *values, id=name, marks=marks)
 
 
 def address(array: np.ndarray) -> int:

@@ -30,7 +30,9 @@ def main(model: str, session: str, log: str, seed: str) -> None:
         engine = Engine(file, n_threads=2, max_context=MAX_CONTEXT)
         identity, path = identity_of(engine, file), Path(session)
         engine.prefill(engine.new_sequence(), [1, 2])  # loads kernels before anything counts
-        engine.decode(engine.new_sequence(), 1)
+        engine.decode(warm := engine.new_sequence(), 1)
+        engine.prefill(warm, [1, 2])
+        engine.shift(warm, 1, 1)
         tell(what="open")
         made = SessionFile.open if path.exists() else SessionFile.create
         store = made(path, identity)
@@ -38,8 +40,8 @@ def main(model: str, session: str, log: str, seed: str) -> None:
         logits = None
         while True:
             what = choose.choices(
-                ("prefill", "decode", "truncate", "seal", "transcript", "reopen"),
-                (6, 8, 4, 1, 2, 1),
+                ("prefill", "decode", "truncate", "shift", "seal", "transcript", "reopen"),
+                (6, 8, 4, 4, 1, 2, 1),
             )[0]
             room = MAX_CONTEXT - 8 - sequence.n_tokens
             if what == "prefill" and room > 0:
@@ -56,6 +58,12 @@ def main(model: str, session: str, log: str, seed: str) -> None:
                 n = choose.choice((choose.randint(0, sequence.n_tokens), sequence.n_tokens // 2))
                 tell(what="truncate", n=n)
                 sequence.truncate(n)
+                logits = None
+            elif what == "shift":
+                keep = choose.randint(0, sequence.n_tokens)
+                n = choose.randint(0, sequence.n_tokens - keep)
+                tell(what="shift", keep=keep, n=n)
+                engine.shift(sequence, keep, n)
                 logits = None
             elif what == "seal":
                 tell(what="seal")

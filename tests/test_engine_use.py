@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from edgeqwen.cache import Sequence
-from edgeqwen.engine import PREFILL_TOKENS, STEPS, Engine, warmup
+from edgeqwen.engine import Engine
 from edgeqwen.errors import ClosedError, ContextFullError, OptionError, UnsupportedError
 from edgeqwen.gguf_file import GgufFile
+from edgeqwen.model.steps import PREFILL_TOKENS, STEPS
+from edgeqwen.warmup import warmup
 from tests.engines import F32_CACHE, open_engine, random_tokens, write_model
 
 

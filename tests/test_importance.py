@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import edgeqwen
-from edgeqwen.engine import PREFILL_TOKENS
 from edgeqwen.errors import ClosedError, EdgeqwenError, OptionError
 from edgeqwen.importance import CONTEXT, SO_FAR_WINDOWS, collect
+from edgeqwen.model.steps import PREFILL_TOKENS
 from edgeqwen.quant.imatrix import Imatrix
 from tests.engines import F32_CACHE, open_engine, oracle, random_tokens, tensors, write_model
 
@@ -248,15 +248,17 @@ def test_steps_without_observation_are_what_they_were(path: Path) -> None:
     with open_engine(path) as engine:
         sequence = engine.new_sequence()
         before = engine.prefill(sequence, tokens).copy()
-        names = {step: engine._recorded(step)[0].names for step in ("decode", "prefill", "logits")}
+        names = {
+            step: engine._steps.recorded(step)[0].names for step in ("decode", "prefill", "logits")
+        }
         sequence.truncate(0)
         engine.observe(sequence, tokens, engine.new_observation())
         sequence.truncate(0)
         np.testing.assert_array_equal(engine.prefill(sequence, tokens), before)
         for step, recorded in names.items():
             assert "observe" not in recorded
-            assert engine._recorded(step)[0].names == recorded
-        assert engine._recorded("observe")[0].names.count("observe") == 4 * 2 + 1
+            assert engine._steps.recorded(step)[0].names == recorded
+        assert engine._steps.recorded("observe")[0].names.count("observe") == 4 * 2 + 1
         assert not any("observe" in kernel for kernel in engine.kernels())
         sequence.close()
 

@@ -13,7 +13,15 @@ import edgeqwen
 from edgeqwen.cache.verify import verify
 
 ROOT = Path(edgeqwen.__file__).parent
-TRACED = ("chat", "chat_memory", "generation", "sessions", "shared_engine", "transcript")
+TRACED = (
+    "answer_memory",
+    "chat",
+    "chat_memory",
+    "generation",
+    "sessions",
+    "shared_engine",
+    "transcript",
+)
 FILES = tuple(str(ROOT / f"{name}.py") for name in TRACED)
 GREEDY: dict[str, Any] = {"temperature": 0, "repetition_penalty": 1}
 # Of the calls; 1 tries all, some hundred for each of what is done.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeqwen.engine import Engine, warmup
+from edgeqwen.engine import Engine
 from edgeqwen.errors import EdgeqwenError
 from edgeqwen.formats import Q6_K, Q8_0
 from edgeqwen.formats.screened import LEAST_ROWS, SCREENED
@@ -18,6 +18,7 @@ from edgeqwen.model import weights as weights_module
 from edgeqwen.model.unloaded import unloaded_family
 from edgeqwen.model.wanted import Wanted
 from edgeqwen.sampling import Sampler, SamplingOptions
+from edgeqwen.warmup import warmup
 from tests.engines import open_engine, write_model
 
 VOCAB = 2411  # no whole tiles

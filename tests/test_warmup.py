@@ -23,7 +23,7 @@ print(json.dumps([compilations, sorted({"numba", "llvmlite.binding"} & {*sys.mod
 """
 WARMUP = """
 import json, sys
-from edgeqwen.engine import warmup
+from edgeqwen.warmup import warmup
 from edgeqwen.simd.compile import compilations
 
 warmup(sys.argv[1], n_threads=2)

@@ -2,12 +2,10 @@
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgeqwen.folders import user_cache
+from edgeqwen.folders import keep_in_cache, user_cache
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.gguf_packed import source_digest
 
@@ -29,13 +27,7 @@ def weights_digest(file: GgufFile, n_threads: int) -> bytes:
         if len(digest) == 32:
             return digest
     digest = _digest(file, n_threads)
-    # A folder that can't be written only costs reading again.
-    with contextlib.suppress(OSError):
-        known.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=known.parent, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "w") as out:
-            out.write(digest.hex())
-        os.replace(temporary, known)
+    keep_in_cache(known, digest.hex().encode())
     return digest
 
 

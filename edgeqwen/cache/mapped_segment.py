@@ -13,7 +13,8 @@ from edgeqwen.kernels.attention_types import SEGMENT
 class MappedSegment:
     """The extent of a segment; see ``edgeqwen.cache.sequence.Segment``.
 
-    ``tokens``: int32 [256].
+    ``tokens`` and ``ids`` are the same memory, int32 [256]: as an array, and, as quick as a list
+    for a few of them, as a memoryview.
     """
 
     def __init__(self, handle: int, extent: Extent, kv_bytes: int, access: int) -> None:
@@ -23,6 +24,7 @@ class MappedSegment:
         self._mapping = mmap.mmap(handle, size, access=access, offset=extent.offset)
         self._bytes: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8)
         self.tokens = self._bytes[: 4 * SEGMENT].view(np.int32)
+        self.ids = memoryview(self._mapping)[: 4 * SEGMENT].cast("i")
         self._seal = self._bytes[SEAL_OFFSET : SEAL_OFFSET + 8].view(np.uint64)
         self.address = int(self._bytes.ctypes.data) + KV_OFFSET
 
@@ -37,10 +39,6 @@ class MappedSegment:
         # One store, so that whoever kills the process leaves the old seal or the new one.
         self._seal[0] = seal[0] | seal[1] << 32
 
-    def write_ids(self, position: int, ids: bytes) -> None:
-        """Writes ids, int32, for positions from ``position`` on."""
-        self._mapping[4 * position : 4 * position + len(ids)] = ids
-
     def view(self, offset: int, size: int) -> NDArray[np.uint8]:
         """Returns a uint8 view of some bytes of the keys and values."""
         return self._bytes[KV_OFFSET + offset : KV_OFFSET + offset + size]
@@ -53,5 +51,6 @@ class MappedSegment:
         """Unmaps it. Nothing may use its addresses any more."""
         empty = np.zeros(0, np.uint8)
         self._bytes, self.tokens, self._seal = empty, empty.view(np.int32), empty.view(np.uint64)
+        self.ids.release()
         with contextlib.suppress(BufferError):
             self._mapping.close()

@@ -11,10 +11,10 @@ import dataclasses
 import mmap
 import os
 import shutil
-import struct
 import time
 import weakref
 import zlib
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +35,6 @@ from edgeqwen.cache.session_format import (
     KV_OFFSET,
     MAX_SEGMENTS,
     MAX_TRANSCRIPT_BYTES,
-    SLOTS,
     UNIT_BYTES,
     Commit,
     Extent,
@@ -44,6 +43,7 @@ from edgeqwen.cache.session_format import (
     units,
 )
 from edgeqwen.cache.session_lock import SessionLock
+from edgeqwen.cache.session_slots import CommitSlots
 from edgeqwen.cache.session_state import (
     SessionState,
     exists,
@@ -71,15 +71,15 @@ class SessionFile:
     ) -> None:
         self.path, self.identity = path, identity
         self.tokens, self.segments = state.tokens, state.segments
-        self._handle, self._lock, self._commit = handle, lock, state.commit
+        self._handle, self._lock = handle, lock
         # Also for a session that nobody closed.
         self._close_handle = weakref.finalize(self, os.close, handle)
         self._kv_bytes = identity.layout.segment_bytes
         self._targets: list[MappedSegment] = []
-        self._head = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
+        self._slots = CommitSlots(handle, path, state.commit)
         # In both slots: where one can't be read, it must not come back to life later. What was lost
         # with the system is lost here.
-        self._write_both(dataclasses.replace(state.commit, boot=boot_identity()))
+        self._slots.write_both(dataclasses.replace(state.commit, boot=boot_identity()))
         self._unseal(len(self.tokens))
 
     @classmethod
@@ -152,6 +152,10 @@ class SessionFile:
         return cls(path, handle, identity, lock, state)
 
     @property
+    def _commit(self) -> Commit:
+        return self._slots.commit
+
+    @property
     def edits(self) -> int:
         """How often tokens were taken away."""
         return self._commit.edits
@@ -169,23 +173,21 @@ class SessionFile:
 
     def append(self, tokens: Sequence[int]) -> None:
         """Commits tokens whose keys and values have been written."""
-        position, done = len(self.tokens), 0
-        ids = struct.pack(f"<{len(tokens)}i", *tokens)
-        while done < len(tokens):
-            index, inside = divmod(position + done, SEGMENT)
-            n = min(len(tokens) - done, SEGMENT - inside)
-            self.segments[index].write_ids(inside, ids[4 * done : 4 * (done + n)])
+        ids, done = memoryview(array("i", tokens)), 0
+        while done < len(ids):
+            index, inside = divmod(len(self.tokens), SEGMENT)
+            n = min(len(ids) - done, SEGMENT - inside)
+            self.segments[index].ids[inside : inside + n] = ids[done : done + n]
+            self.tokens += tokens[done : done + n]
             done += n
-        self.tokens.extend(tokens)
-        commit = self._commit
-        crc = zlib.crc32(ids, commit.tokens_crc)
+        commit, crc = self._commit, zlib.crc32(ids, self._commit.tokens_crc)
         if len(commit.segments) == len(self.segments):
-            commit.append(self._record, len(self.tokens), crc)
-            self._put(commit)
+            self._slots.append(len(self.tokens), crc)
         else:
-            commit.n_tokens, commit.tokens_crc = len(self.tokens), crc
-            commit.segments = tuple(segment.extent.first for segment in self.segments)
-            self._write(commit)
+            units = tuple(segment.extent.first for segment in self.segments)
+            n = len(self.tokens)
+            made = dataclasses.replace(commit, n_tokens=n, tokens_crc=crc, segments=units)
+            self._slots.write(made)
 
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
@@ -230,7 +232,7 @@ class SessionFile:
         self, segments: Sequence[MappedSegment], n_stored: int, *, to_disk: bool
     ) -> None:
         """Commits that of the tokens there were, those of ``tokens`` are left, in ``segments``."""
-        self._write_both(
+        self._slots.write_both(
             dataclasses.replace(
                 self._commit,
                 n_tokens=len(self.tokens),
@@ -264,7 +266,7 @@ class SessionFile:
             extent = self._allocate(units(len(data)))
             with refusals(self.path):
                 write(self._handle, extent.offset, data)
-        self._write_both(
+        self._slots.write_both(
             dataclasses.replace(
                 self._commit,
                 transcript_unit=extent.first if extent else 0,
@@ -291,7 +293,7 @@ class SessionFile:
             if stored != self._commit:
                 # First what the record says is there.
                 sync(self._handle)
-                self._write_both(stored, to_disk=True)
+                self._slots.write_both(stored, to_disk=True)
 
     def close(self) -> None:
         """Seals the file and lets others open it. Idempotent."""
@@ -310,7 +312,7 @@ class SessionFile:
         for segment in (*self.segments, *self._targets):
             segment.close()
         self.segments, self._targets = [], []
-        self._head.close()
+        self._slots.close()
         self._close_handle()
         self._lock.release()
 
@@ -331,30 +333,6 @@ class SessionFile:
             raise disk_full(self.path)
         allocate(self._handle, extent.offset, size, self.path)
         return extent
-
-    def _write(self, commit: Commit) -> None:
-        """Writes the next record, into the slot that doesn't hold the newest."""
-        commit.number = self._commit.number + 1
-        self._record = bytearray(commit.encode())
-        self._put(commit)
-
-    def _put(self, commit: Commit) -> None:
-        start = SLOTS[commit.number % 2] * UNIT_BYTES
-        self._head[start : start + len(self._record)] = self._record
-        self._commit = commit
-
-    def _write_both(self, commit: Commit, *, to_disk: bool = False) -> None:
-        """Writes the next record into both slots; ``to_disk``: one after the other."""
-        for _ in SLOTS:
-            self._write(dataclasses.replace(commit))
-            if to_disk:
-                self._sync()
-
-    def _sync(self) -> None:
-        """Writes the records to the disk."""
-        with refusals(self.path):
-            self._head.flush()
-            sync(self._handle)  # the other may hand them to the system or the drive only
 
     def _unseal(self, n_tokens: int) -> None:
         """Takes away a seal that covers more than so many tokens, which will be written over."""

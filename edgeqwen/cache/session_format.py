@@ -36,8 +36,8 @@ IDENTITY_BYTES = _HEAD.size + _IDENTITY.size
 
 _RECORD_HEAD = struct.Struct("<II")  # CRC-32 of what follows, bytes of the record
 _RECORD = struct.Struct("<QQI16sQIIIQIIIIdI")
-_APPENDED = struct.Struct("<QQI")  # number, n_tokens, tokens_crc: where a record begins
-_CHECKSUM = struct.Struct("<I")
+# Where a record's number, its tokens and their CRC-32 are, in units of their own size.
+NUMBER_PLACE, TOKENS_PLACE, TOKENS_CRC_PLACE = 1, 2, 6
 MAX_SEGMENTS = (UNIT_BYTES - _RECORD_HEAD.size - _RECORD.size) // 4
 MAX_TRANSCRIPT_BYTES = 1 << 28
 _MOST_COUNTED = 1 << 62
@@ -212,18 +212,6 @@ class Commit:
             return None
         fields.append(struct.unpack_from(f"<{n}I", slot, _RECORD_HEAD.size + _RECORD.size))
         return cls(*fields)
-
-    def append(self, record: bytearray, n_tokens: int, tokens_crc: int) -> None:
-        """Makes this the next record, with more tokens in the same segments.
-
-        ``record`` is ``encode()``, and is again afterwards. It takes a tenth of the time: what is
-        done for every token finds neither code nor data in the CPU's caches, for weights went
-        through them.
-        """
-        self.number += 1
-        self.n_tokens, self.tokens_crc = n_tokens, tokens_crc
-        _APPENDED.pack_into(record, _RECORD_HEAD.size, self.number, n_tokens, tokens_crc)
-        _CHECKSUM.pack_into(record, 0, zlib.crc32(memoryview(record)[_CHECKSUM.size :]))
 
     @property
     def transcript(self) -> Extent | None:

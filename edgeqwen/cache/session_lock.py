@@ -24,6 +24,11 @@ class SessionLock:
     @classmethod
     def acquire(cls, path: Path) -> "SessionLock":
         """Locks a session, or raises SessionLockedError at once; DiskError where it can't be."""
+        if not path.parent.is_dir():  # filelock would make one
+            raise DiskError(
+                f"{path}: can't be made: there is no folder {path.parent}; make it, or name "
+                "another place"
+            )
         import filelock  # takes as long as half of a start
 
         # Not a singleton: a second opener in this process is a second opener.

@@ -12,7 +12,7 @@ from edgeqwen.kernels.attention_types import STREAM, AttentionShape
 from edgeqwen.kernels.cache_types import half_at, load_bytes, load_row, low_and_high
 from edgeqwen.simd.compile import inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter, Value
-from edgeqwen.simd.ops import constant, isa_of, lanes, load_f16, load_f32, peek_i32, store
+from edgeqwen.simd.ops import constant, isa_of, lanes, load_f16, load_f32, peek_i32, store, zeros
 
 BLOCK = 128
 """Positions whose scores are held at once."""
@@ -42,14 +42,7 @@ def _products_type(shape: AttentionShape) -> Any:
     return types.UniTuple(vector, shape.rows * shape.vectors)
 
 
-@operation
-def _zeros(typing_context, attention):  # type: ignore[no-untyped-def]
-    type_ = _products_type(attention.value)
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return Emitter(builder, attention.value.isa).zero(context.get_value_type(type_))
-
-    return type_(attention), codegen
+_zeros = zeros(_products_type)
 
 
 @operation

@@ -12,7 +12,7 @@ from typing import Any
 from edgeqwen.formats.base import Place, Tiling
 from edgeqwen.simd.compile import operation, types
 from edgeqwen.simd.emitter import Builder, Emitter, Value
-from edgeqwen.simd.ops import constant
+from edgeqwen.simd.ops import constant, zeros
 from edgeqwen.simd.records import record, record_view
 
 tile_bytes = constant(lambda t: t.value.format.tile_bytes)
@@ -34,15 +34,8 @@ def _totals_type(tiling: Tiling) -> Any:
     return types.UniTuple(vector, tiling.n_parts * tiling.n_used)
 
 
-@operation
-def zero_totals(typing_context, tiling):  # type: ignore[no-untyped-def]
-    """Returns an accumulator for each part and token of the micro-kernel, all zero."""
-    type_ = _totals_type(tiling.value)
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return Emitter(builder, tiling.value.isa).zero(context.get_value_type(type_))
-
-    return type_(tiling), codegen
+zero_totals = zeros(_totals_type)
+"""Returns an accumulator for each part and token of the micro-kernel, all zero."""
 
 
 @operation

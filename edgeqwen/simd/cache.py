@@ -8,7 +8,6 @@ else that machine code depends on, and a file is named by the digest of its sign
 aside and moved into place.
 """
 
-import contextlib
 import functools
 import importlib.util
 import marshal
@@ -20,7 +19,7 @@ from typing import Any
 
 import llvmlite
 
-from edgeqwen.folders import user_cache
+from edgeqwen.folders import keep_in_cache, user_cache
 from edgeqwen.simd.cpu import cpu_identity
 from edgeqwen.simd.machine_code import MachineCode
 
@@ -62,18 +61,7 @@ class CacheFile:
 
     def write(self, payload: bytes) -> None:
         """Keeps something; a folder that can't be written only costs compiling again."""
-        with contextlib.suppress(OSError):
-            import tempfile  # takes as long as loading some kernels
-
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    out.write(_hash(payload).digest() + payload)
-                os.replace(temporary, self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        keep_in_cache(self.path, _hash(payload).digest() + payload)
 
 
 def read_kernel(file: CacheFile) -> MachineCode | None:

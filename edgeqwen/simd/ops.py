@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeqwen.simd import exponential
 from edgeqwen.simd.compile import operation, types
-from edgeqwen.simd.emitter import Emitter
+from edgeqwen.simd.emitter import Emitter, Value
 from edgeqwen.simd.isa import GENERIC, Isa
 from edgeqwen.simd.llvm_ir import element_type, ir
 
@@ -122,6 +122,21 @@ def constant(read: Callable[[Any], int]) -> Any:
     return known
 
 
+def zeros(type_of: Callable[[Any], Any]) -> Any:
+    """Makes an operation ``f(token) -> value`` of zeros, whose type depends on the token."""
+
+    @operation
+    def zero(typing_context, token):  # type: ignore[no-untyped-def]
+        type_ = type_of(token.value)
+
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            return Emitter(builder, token.value.isa).zero(context.get_value_type(type_))
+
+        return type_(token), codegen
+
+    return zero
+
+
 lanes = constant(lambda token: token.isa.lanes)
 """The number of float32 lanes of a vector."""
 
@@ -160,40 +175,27 @@ def store(typing_context, address, value):  # type: ignore[no-untyped-def]
     return types.void(types.int64, value), codegen
 
 
-@operation
-def store_as_f16(typing_context, address, value):  # type: ignore[no-untyped-def]
-    """Rounds a float32 vector to float16 and stores it."""
+def _store_as(convert: Callable[[Emitter, Value], Value]) -> Any:
+    """Makes an operation that converts a vector and stores it."""
 
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        e = Emitter(builder, value.isa)
-        e.store(e.f32_to_f16(values[1]), values[0])
-        return context.get_dummy_value()
+    @operation
+    def stored(typing_context, address, value):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
+            e = Emitter(builder, value.isa)
+            e.store(convert(e, values[1]), values[0])
+            return context.get_dummy_value()
 
-    return types.void(types.int64, value), codegen
+        return types.void(types.int64, value), codegen
 
-
-@operation
-def store_as_bf16(typing_context, address, value):  # type: ignore[no-untyped-def]
-    """Rounds a float32 vector to bfloat16 and stores it."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        e = Emitter(builder, value.isa)
-        e.store(e.f32_to_bf16(values[1]), values[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, value), codegen
+    return stored
 
 
-@operation
-def store_as_i8(typing_context, address, value):  # type: ignore[no-untyped-def]
-    """Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        e = Emitter(builder, value.isa)
-        e.store(e.i32_to_bytes(values[1]), values[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, value), codegen
+store_as_f16 = _store_as(lambda e, vector: e.f32_to_f16(vector))
+"""Rounds a float32 vector to float16 and stores it."""
+store_as_bf16 = _store_as(lambda e, vector: e.f32_to_bf16(vector))
+"""Rounds a float32 vector to bfloat16 and stores it."""
+store_as_i8 = _store_as(lambda e, vector: e.i32_to_bytes(vector))
+"""Stores an int32 vector as bytes; the caller keeps the values within [-128, 127]."""
 
 
 @operation

@@ -28,7 +28,7 @@ from edgeqwen.cache import session_file, session_state
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.verify import verify
 from edgeqwen.kernels.attention_types import SEGMENT
-from tests.cache.filled import IDENTITY, create, extend, holds, random_ids
+from tests.cache.filled import IDENTITY, create, extend, holds, random_ids, shift
 
 CACHE = str(Path(edgeqwen.cache.__file__).parent)
 PAGE = 4096
@@ -52,6 +52,10 @@ LIFE: list[tuple[str, Any]] = [
     ("transcript", b"fourth" * 30_000),
     ("extend", 300),
     ("reopen", None),
+    ("shift", (20, 100)),  # below what was sealed
+    ("extend", 400),
+    ("seal", None),
+    ("shift", (300, 300)),
     ("truncate", 256),
     ("transcript", b""),
     ("extend", 2),
@@ -74,6 +78,8 @@ def live(path: Path, note: Callable[[int], None]) -> None:
             extend(session, random_ids(value, i))
         elif what == "truncate":
             session.truncate(value)
+        elif what == "shift":
+            shift(session, *value)
         elif what == "transcript":
             session.set_transcript(value)
         elif what == "seal":
@@ -96,6 +102,10 @@ def states() -> list[tuple[State, State]]:
         elif what == "truncate":
             tokens = tokens[:value]
             stored = stored[: value // SEGMENT * SEGMENT] if value < len(stored) else stored
+        elif what == "shift":
+            keep, n = value
+            tokens = tokens[:keep] + tokens[keep + n :]
+            stored = stored[: keep // SEGMENT * SEGMENT]
         elif what == "transcript":
             transcript = value
         else:

@@ -1,15 +1,18 @@
 """Sessions without a model: keys and values that tell which tokens they are of."""
 
+import contextlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from edgeqwen.cache import session_file, session_state
 from edgeqwen.cache.layout import CacheLayout
 from edgeqwen.cache.session_file import SessionFile
-from edgeqwen.cache.session_format import Identity
+from edgeqwen.cache.session_format import SLOTS, UNIT_BYTES, Commit, Identity
 from edgeqwen.cache.store import Segment, Store
 from edgeqwen.kernels.attention_types import SEGMENT
 
@@ -36,6 +39,13 @@ def extend(store: Store, tokens: Sequence[int]) -> None:
             store.new_segment()
         _write(store.segments, [*store.tokens, *tokens], len(store.tokens))
         store.append(list(tokens))
+
+
+def shift(store: Store, keep: int, n_dropped: int) -> None:
+    """Forgets tokens as the engine does: those behind them get other keys and values."""
+    tokens = [*store.tokens[:keep], *store.tokens[keep + n_dropped :]]
+    _write(store.targets(keep, len(tokens)), tokens, keep)
+    store.moved(keep, n_dropped)
 
 
 def holds(store: Store, tokens: Sequence[int]) -> bool:
@@ -79,3 +89,46 @@ def _elements(
     keys = halves[:, 0].reshape(-1, SEGMENT // 32, LAYOUT.head_dim, 32)
     values = halves[:, 1].reshape(-1, SEGMENT // 64, LAYOUT.head_dim // 32, 64, 32)
     return keys[:, inside // 32, :, inside % 32], values[:, inside // 64, :, inside % 64, :]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[SessionFile]:
+    session = SessionFile.open(path, IDENTITY)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def opened_anew(path: Path) -> contextlib.closing[SessionFile]:
+    """Asserts that a session can be opened or made, and closes it."""
+    session = SessionFile.open(path, IDENTITY) if path.exists() else create(path)
+    session.close()
+    return contextlib.closing(SessionFile.open(path, IDENTITY))
+
+
+def slot_of(data: bytes, which: int) -> bytes:
+    start = SLOTS[which] * UNIT_BYTES
+    return data[start : start + UNIT_BYTES]
+
+
+def first_segment(path: Path) -> int:
+    """Returns where the first segment's extent begins, in bytes."""
+    commit = Commit.decode(slot_of(path.read_bytes(), 0))
+    assert commit is not None
+    return commit.segments[0] * UNIT_BYTES
+
+
+def flip(path: Path, offset: int, bit: int = 0) -> None:
+    """Flips a bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def restart(monkeypatch: pytest.MonkeyPatch, boot: bytes) -> None:
+    """Makes the system one that was started anew; zeros: one that doesn't tell."""
+    for module in (session_file, session_state):
+        monkeypatch.setattr(module, "boot_identity", lambda: boot)

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeqwen.cache import Sequence
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.verify import verify
 from edgeqwen.engine import Engine
@@ -55,20 +57,60 @@ def test_a_session_broken_off_at_any_line_goes_on(tmp_path: Path, kind: str, sha
     assert sum(found["hit"].values()) >= min(LINES, share * KILLS) * 0.8
 
 
+@dataclass(frozen=True)
+class State:
+    """What a session holds: tokens and transcript, and how the keys and values came to be.
+
+    ``history``: operations of an engine; only where tokens in the middle were forgotten does it
+    matter which.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    transcript: bytes = b""
+    history: tuple[tuple[str, Any], ...] = ()
+
+    def read(self, added: list[int]) -> "State":
+        history = (*self.history, ("read", added))
+        return State(self.tokens + added, self.transcript, history)
+
+    def truncated(self, n: int) -> "State":
+        return State(self.tokens[:n], self.transcript, (*self.history, ("truncate", n)))
+
+    def shifted(self, keep: int, n: int) -> "State":
+        tokens = self.tokens[:keep] + self.tokens[keep + n :]
+        return State(tokens, self.transcript, (*self.history, ("shift", (keep, n))))
+
+    def make(self, engine: Engine) -> tuple[Sequence, np.ndarray]:
+        """Returns a sequence in memory with the same history, and the logits after it."""
+        sequence = engine.new_sequence()
+        if not any(what == "shift" for what, _ in self.history):
+            return sequence, engine.prefill(sequence, self.tokens).copy()
+        for what, value in self.history:
+            if what == "read" and value:
+                engine.prefill(sequence, value)
+            elif what == "truncate":
+                sequence.truncate(value)
+            elif what == "shift":
+                engine.shift(sequence, *value)
+        assert sequence.tokens == self.tokens
+        return sequence, read_last_again(engine, sequence)
+
+    def read_last_again(self) -> "State":
+        return self.truncated(len(self.tokens) - 1).read(self.tokens[-1:])
+
+
 class Writer:
     """What the processes that write a session have logged so far."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.path, self.log, self._model = folder / "session", folder / "log", model
         self.hit: Counter[str] = Counter()
-        # The states that the session may be in when nobody writes it.
-        self.tokens: list[int] = []
-        self.transcript = b""
+        self.state = State()
 
-    def run_and_kill(self, seed: int, after_s: float) -> list[tuple[list[int], bytes]]:
+    def run_and_kill(self, seed: int, after_s: float) -> list[State]:
         """Starts one and kills it so long after it has begun to write.
 
-        Returns what the session must hold: one of these tokens, each with its transcript.
+        Returns what the session must hold: one of these.
         """
         self.log.unlink(missing_ok=True)
         files = [self._model, self.path, self.log]
@@ -88,25 +130,26 @@ class Writer:
         assert process.returncode == -9, errors
         # The last line may be cut off, and then its operation wasn't begun.
         lines = self.log.read_bytes().split(b"\n")[:-1]
-        states = [(self.tokens, self.transcript)]
+        states = [self.state]
         for line in lines:
             states = self._after(json.loads(line), states[-1])
         self.hit[json.loads(lines[-1])["what"]] += 1
         return states
 
     @staticmethod
-    def _after(operation: dict[str, Any], state: tuple[list[int], bytes]) -> list[Any]:
+    def _after(operation: dict[str, Any], state: State) -> list[State]:
         """Returns what may be found while an operation runs, the last when it is done."""
-        tokens, transcript = state
         match operation["what"]:
             case "prefill" | "decode":
                 added = operation["tokens"]
                 ends = [*range(0, len(added), 256), len(added)]
-                return [(tokens + added[:n], transcript) for n in ends]
+                return [state.read(added[:n]) for n in ends]
             case "truncate":
-                return [state, (tokens[: operation["n"]], transcript)]
+                return [state, state.truncated(operation["n"])]
+            case "shift":
+                return [state, state.shifted(operation["keep"], operation["n"])]
             case "transcript":
-                return [state, (tokens, operation["text"].encode())]
+                return [state, replace(state, transcript=operation["text"].encode())]
             case _:
                 return [state]
 
@@ -122,36 +165,40 @@ def test_a_writer_killed_at_random_instants_loses_nothing(tmp_path: Path) -> Non
         for seed in range(KILLS):
             states = writer.run_and_kill(seed, delays.choice((0.05, 0.2, 0.8)) * delays.random())
             if not writer.path.exists():
-                assert len(states) == 1
-                assert states[0] == ([], b"")
+                assert states == [State()]
                 continue
             assert verify(writer.path).problems == ()
             store = SessionFile.open(writer.path, identity)
-            state = (list(store.tokens), store.transcript)
-            assert state in states, (seed, len(state[0]), [len(tokens) for tokens, _ in states])
-            n_continued += goes_on(engine, store, state[0])
+            found = store.tokens, store.transcript
+            state = next((s for s in states if (s.tokens, s.transcript) == found), None)
+            assert state is not None, (seed, len(found[0]), [len(s.tokens) for s in states])
+            n_continued += goes_on(engine, store, state)
             assert verify(writer.path).problems == ()
             # Now and then from the beginning.
-            writer.tokens, writer.transcript = state
+            writer.state = state.read_last_again() if state.tokens else state
             if seed % 10 == 9:
                 writer.path.unlink()
-                writer.tokens, writer.transcript = [], b""
+                writer.state = State()
         engine.close()
     print(f"{KILLS} kills, {n_continued} sessions continued, hit: {dict(writer.hit)}")
     assert n_continued > KILLS // 3
 
 
-def goes_on(engine: Engine, store: SessionFile, tokens: list[int]) -> bool:
+def read_last_again(engine: Engine, sequence: Sequence) -> np.ndarray:
+    """Returns the logits after the last token, which aren't kept."""
+    last = sequence.tokens[-1]
+    sequence.truncate(sequence.n_tokens - 1)
+    return engine.prefill(sequence, [last]).copy()
+
+
+def goes_on(engine: Engine, store: SessionFile, state: State) -> bool:
     """Continues a session by 8 tokens, as a sequence in memory, and takes them back."""
-    sequence = engine.new_sequence(store)
+    sequence, tokens = engine.new_sequence(store), state.tokens
     if not tokens:
         sequence.close()
         return False
-    fresh = engine.new_sequence()
-    expected = engine.prefill(fresh, tokens).copy()
-    # The logits of the last token of the session weren't kept: it is read again.
-    sequence.truncate(len(tokens) - 1)
-    found = engine.prefill(sequence, tokens[-1:]).copy()
+    fresh, expected = state.make(engine)
+    found = read_last_again(engine, sequence)
     for _ in range(8):
         np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
         token = int(expected.argmax())

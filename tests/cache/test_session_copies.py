@@ -13,13 +13,7 @@ from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.session_state import SessionState, read_state
 from edgeqwen.cache.verify import verify
 from edgeqwen.errors import SessionError, SessionLockedError
-from tests.cache.filled import IDENTITY, create, extend, holds, random_ids
-from tests.cache.test_session_file import restart
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "session"
+from tests.cache.filled import IDENTITY, create, extend, holds, random_ids, restart
 
 
 def test_a_copy_in_memory_beside_who_writes_it(path: Path) -> None:

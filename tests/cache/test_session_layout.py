@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from edgeqwen.cache.disk import boot_identity
+from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import MAGIC
+from edgeqwen.gguf_file import GgufFile
+from edgeqwen.sessions import identity_of
 from tests.cache.filled import IDENTITY, create, extend, marks, random_ids
+from tests.engines import open_engine, write_model
 from tests.oracles.session_reader import SessionReader
 
 
@@ -33,11 +37,11 @@ def test_all_that_is_there(path: Path) -> None:
     assert reader.n_covered() == 500
     assert reader.record["edits"] == 1
     assert 1.7e9 < reader.record["time"] < 5e9
-    expected = marks(tokens)
+    expected = marks(tokens).view(np.float16).astype(np.float32)
     for position in (0, 31, 32, 63, 64, 255, 256, 499, 500, 799):
         for part in reader.keys_and_values(position):
             assert part.shape == (2, 1, 64)
-            assert (part.view(np.uint16) == expected[position]).all()
+            np.testing.assert_array_equal(part, np.full(part.shape, expected[position]))
 
 
 def test_whose_it_is(path: Path) -> None:
@@ -67,3 +71,38 @@ def test_an_empty_session(tmp_path: Path) -> None:
     create(tmp_path / "session").close()
     reader = SessionReader((tmp_path / "session").read_bytes(), boot_identity())
     assert (reader.tokens(), reader.transcript(), reader.n_covered()) == ([], b"", 0)
+
+
+STEPS = {"f16": 2**-11, "bf16": 2**-8, "q8_0": 0.5 / 127, "q4_0": 1 / 8}
+"""How far an element may be from what it was, in units of the largest of its 32."""
+
+
+def test_every_cache_type(tmp_path: Path) -> None:
+    """What a model writes, beside what it writes in f32."""
+    tokens = random_ids(300)
+    model = write_model(tmp_path / "model.gguf", types="F32", n_layers=2, k_bias=0.1)
+
+    def read(cache_type: str) -> SessionReader:
+        with GgufFile.open(model) as file, open_engine(model, cache_type=cache_type) as engine:
+            path = tmp_path / cache_type
+            sequence = engine.new_sequence(SessionFile.create(path, identity_of(engine, file)))
+            assert not engine.biases_apart.any()
+            engine.prefill(sequence, [token % engine.config.vocab_size for token in tokens])
+            assert not engine.biases_apart.any()
+            sequence.close()
+            return SessionReader(path.read_bytes(), boot_identity())
+
+    exact = read("f32")
+    for cache_type, step in STEPS.items():
+        reader = read(cache_type)
+        assert reader.n_covered() == 300
+        for position in (0, 31, 32, 100, 255, 256, 299):
+            pairs = zip(
+                reader.keys_and_values(position), exact.keys_and_values(position), strict=True
+            )
+            for found, wanted in pairs:
+                # Of the first layer: what comes after it was computed from what it holds.
+                rows = wanted[0].reshape(-1, 32)
+                allowed = step * np.abs(rows).max(axis=1, keepdims=True) * 1.01
+                assert (np.abs(found[0].reshape(-1, 32) - rows) <= allowed).all(), cache_type
+                assert found.any(axis=-1).all()

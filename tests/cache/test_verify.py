@@ -7,8 +7,7 @@ import pytest
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import KV_OFFSET, SEAL_OFFSET
 from edgeqwen.cache.verify import summarize, verify
-from tests.cache.filled import IDENTITY, LAYOUT, create, extend, random_ids
-from tests.cache.test_session_file import first_segment, flip
+from tests.cache.filled import IDENTITY, LAYOUT, create, extend, first_segment, flip, random_ids
 
 
 @pytest.fixture

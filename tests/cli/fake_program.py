@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import edgeqwen
-import edgeqwen.engine
+import edgeqwen.warmup
 from edgeqwen.cli import main
 from tests.fakes import fake_model
 
@@ -25,5 +25,5 @@ def warmup(path: Any, **_: Any) -> None:
 
 if __name__ == "__main__":
     edgeqwen.load = load  # type: ignore[assignment]
-    edgeqwen.engine.warmup = warmup  # type: ignore[assignment]
+    edgeqwen.warmup.warmup = warmup  # type: ignore[assignment]
     main()

@@ -47,7 +47,7 @@ def run(
         mock.patch.multiple(sys, stdin=streams[0], stdout=streams[1], stderr=streams[2]),
         mock.patch.dict(os.environ, environment(FAKE_SCRIPT=answer, **changes), clear=True),
         mock.patch.object(edgeqwen, "load", fake_program.load),
-        mock.patch("edgeqwen.engine.warmup", fake_program.warmup),
+        mock.patch("edgeqwen.warmup.warmup", fake_program.warmup),
         mock.patch.object(failures, "_asked_for_tracebacks", False),
         pytest.raises(SystemExit) as leaving,
     ):

@@ -124,6 +124,23 @@ def test_a_session_that_is_not_there(folder: Path, command: str) -> None:
     assert done.stderr.strip().endswith("nothing.session: no such session")
 
 
+def test_what_is_no_session_is_not_to_be_rebuilt(folder: Path) -> None:
+    path = folder.parent / "notes.txt"
+    path.write_text("no session")
+    done = edgeqwen(folder, "sessions", "verify", str(path))
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("notes.txt: is no session file; name another file")
+    assert done.stdout == ""
+
+
+def test_no_folder_is_made_for_a_file_that_was_named(folder: Path) -> None:
+    path = folder / "typo" / "a.session"
+    done = edgeqwen(folder, "chat", "--session", str(path), input="Hello\n")
+    assert done.returncode == 1
+    assert f"there is no folder {path.parent}; make it, or name another place" in done.stderr
+    assert not path.parent.exists()
+
+
 def test_options_without_a_session_are_refused(folder: Path) -> None:
     done = edgeqwen(folder, "chat", "--fork")
     assert done.returncode == 2

@@ -23,8 +23,8 @@ N_BLOCKS = 3  # of 32 columns that come of it
 CASES = [
     (NATIVE, Q4_0, Q4_0),
     (NATIVE, Q8_0, Q6_K),
-    (NATIVE, Q4_K, Q6_K),
-    (NATIVE, F32, Q8_0),
+    pytest.param(NATIVE, Q4_K, Q6_K, marks=pytest.mark.thorough),
+    pytest.param(NATIVE, F32, Q8_0, marks=pytest.mark.thorough),
     (GENERIC_16, Q4_0, F32),
 ]
 

@@ -6,7 +6,7 @@ import pytest
 from edgeqwen.formats import FORMATS
 from edgeqwen.formats.screened import SCREENED, ScreenedFormat
 from edgeqwen.simd.isa import Isa
-from tests.isas import ALL_ISAS, NATIVE, TEST_ISAS
+from tests.isas import ALL_ISAS, NATIVE, TEST_ISAS, of_isa
 from tests.kernels.test_products import Case, Product
 from tests.random_blocks import FACTORS
 
@@ -16,9 +16,7 @@ CASES = [
 ]
 # Q6_K's kernels take long to compile.
 EACH = [(isa, f) for f in SCREENED.values() for isa in (ALL_ISAS if f.groups == 1 else TEST_ISAS)]
-each_case = pytest.mark.parametrize(
-    ("isa", "format_"), EACH, ids=[f"{isa.name}-{f.name}" for isa, f in EACH]
-)
+each_case = pytest.mark.parametrize(("isa", "format_"), [of_isa(isa, f) for isa, f in EACH])
 
 
 @each_case

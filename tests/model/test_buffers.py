@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgeqwen.engine import LOGITS_TOKENS, PREFILL_TOKENS
 from edgeqwen.formats import FORMATS
 from edgeqwen.kernels.attention import UNIT
 from edgeqwen.kernels.attention import scratch_bytes as attention_bytes
@@ -13,6 +12,7 @@ from edgeqwen.kernels.attention_types import attention_shape
 from edgeqwen.kernels.gemm import scratch_bytes
 from edgeqwen.model.buffers import PADDING, PANEL_BYTES, Buffers
 from edgeqwen.model.chunks import tiles_per_chunk
+from edgeqwen.model.steps import LOGITS_TOKENS, PREFILL_TOKENS
 from edgeqwen.model.weights import Matrix
 from edgeqwen.simd.isa import ISAS
 from tests.config_samples import FAMILY, from_hf, hf_config

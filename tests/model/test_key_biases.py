@@ -53,6 +53,7 @@ def test_large_biases_are_kept_apart(tmp_path: Path, cache_type: str, types: obj
     assert not found[1].any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cache_type", ["f16", "f32"])
 def test_types_that_do_not_suffer_keep_none_apart(tmp_path: Path, cache_type: str) -> None:
     path = write_model(tmp_path / "m.gguf", **HEADS, k_bias=500.0)

@@ -60,33 +60,69 @@ class SessionReader:
             fields = self._fields("Segment", start)
             kv = self._kv(start)
             covered = fields["covered"]
-            keys, values = kv[:, :, 0], kv[:, :, 1]
             for position in range(covered, 256):
-                self._key(keys, position)[:] = 0
-                self._value(values, position)[:] = 0
+                for part in self._parts(kv, position):
+                    part[:] = 0
             assert covered == 0 or fields["seal"] == zlib.crc32(kv.tobytes())
             n += covered
         return n
 
-    def keys_and_values(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Returns a token's K and V: [n_layers, n_kv_heads, head_dim] each."""
+    def keys_and_values(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns a token's K and V: float32 [n_layers, n_kv_heads, head_dim] each."""
         kv = self._kv(self._segments()[position // 256])
-        key = self._key(kv[:, :, 0], position % 256)
-        return key, self._value(kv[:, :, 1], position % 256).reshape(key.shape)
+        k_scales, k_codes, v_scales, v_codes = self._parts(kv, position % 256)
+        return self._numbers(k_scales, k_codes), self._numbers(v_scales, v_codes)
 
-    def _key(self, keys: NDArray[Any], position: int) -> NDArray[Any]:
-        tiles = keys.reshape(*keys.shape[:2], 8, self.identity["head_dim"], 32)
-        return tiles[:, :, position // 32, :, position % 32]
+    def _parts(self, kv: NDArray[np.uint8], position: int) -> list[NDArray[np.uint8]]:
+        """Returns views of a position's bytes: K's scales and elements, and V's.
 
-    def _value(self, values: NDArray[Any], position: int) -> NDArray[Any]:
-        tiles = values.reshape(*values.shape[:2], 4, self.identity["head_dim"] // 32, 64, 32)
-        return tiles[:, :, position // 64, :, position % 64]
+        Scales: [layers, heads, head_dim / 32, 2, or 0]; elements: [.., head_dim / 32, bytes of 32].
+        """
+        found = []
+        for part, positions in ((kv[:, :, 0], 32), (kv[:, :, 1], 64)):
+            n_blocks = self.identity["head_dim"] // 32
+            blocks = part.reshape(*part.shape[:2], 256 // positions, n_blocks, -1)
+            blocks = blocks[:, :, position // positions]
+            n_scales = 2 * positions if self._kind in ("q8_0", "q4_0") else 0
+            scales, elements = blocks[..., :n_scales], blocks[..., n_scales:]
+            inside = position % positions
+            found.append(scales[..., 2 * inside : 2 * inside + 2])
+            if positions == 64:
+                rows = elements.reshape(*elements.shape[:-1], 64, -1)
+                found.append(rows[..., inside, :])
+            else:
+                rows = elements.reshape(*elements.shape[:-1], self._key_rows, 32, -1)
+                found.append(rows[..., inside, :])
+        return found
 
-    def _kv(self, start: int) -> NDArray[Any]:
-        """Returns a copy of a segment's keys and values: [n_layers, n_kv_heads, 2, elements]."""
+    def _numbers(self, scales: NDArray[np.uint8], elements: NDArray[np.uint8]) -> NDArray[Any]:
+        shape = (*elements.shape[:2], self.identity["head_dim"])
+        data = np.ascontiguousarray(elements).reshape(*scales.shape[:3], -1)
+        if self._kind == "bf16":
+            return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        if self._kind in ("f16", "f32"):
+            kind = {"f16": "<f2", "f32": "<f4"}[self._kind]
+            return data.view(kind).astype(np.float32).reshape(shape)
+        codes = data.view(np.int8).astype(np.float32)
+        if self._kind == "q4_0":
+            halves = np.concatenate([data & 15, data >> 4], axis=-1).astype(np.float32)
+            codes = np.where(halves < 8, halves, halves - 16)
+        scale = np.ascontiguousarray(scales).view("<f2").astype(np.float32)
+        return (scale * codes).reshape(shape)
+
+    @property
+    def _kind(self) -> str:
+        name: bytes = self.identity["cache_type"]
+        return name.rstrip(b"\0").decode()
+
+    @property
+    def _key_rows(self) -> int:
+        return 16 if self._kind == "q4_0" else 32
+
+    def _kv(self, start: int) -> NDArray[np.uint8]:
+        """Returns a copy of a segment's keys and values: [n_layers, n_kv_heads, 2, bytes]."""
         sizes = self.identity
-        kind = {b"f16": "<f2", b"f32": "<f4"}[sizes["cache_type"].rstrip(b"\0")]
-        kv = self._at(self._place("Segment", "kv") + start, sizes["segment_bytes"]).view(kind)
+        kv = self._at(self._place("Segment", "kv") + start, sizes["segment_bytes"])
         return kv.reshape(sizes["n_layers"], sizes["n_kv_heads"], 2, -1)
 
     def _segments(self) -> list[int]:

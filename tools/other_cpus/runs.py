@@ -51,7 +51,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it keeps its compiled kernels and what it printed."""
+        """Where it keeps what it printed."""
         return BUILD / self.name
 
     @property
@@ -75,8 +75,11 @@ class Run:
     def environment(self) -> dict[str, str]:
         """Returns the variables of its processes."""
         found = {k: v for k, v in os.environ.items() if not k.startswith(("EDGEQWEN_", "NUMBA_"))}
-        found["EDGEQWEN_CACHE_DIR"] = str(self.folder / "cache")
-        if not self.emulated:
+        if self.emulated:
+            # One for all: what a CPU's run has compiled, its next one needn't.
+            found["EDGEQWEN_CACHE_DIR"] = str(BUILD / "kernels")
+        else:
+            found["EDGEQWEN_CACHE_DIR"] = str(self.folder / "cache")
             # Without the second, LLVM would add the features of this machine's CPU.
             found |= {"NUMBA_CPU_NAME": self.cpu, "NUMBA_CPU_FEATURES": ""}
             found |= {"EDGEQWEN_ISA": self.isa, "FORBIDDEN_REGISTERS": self.forbidden}
