@@ -37,7 +37,7 @@ def chat(
     yarn: options.Yarn = None,
     context_shift: options.ContextShift = False,
     full_head: options.FullHead = False,
-    kv: options.CacheType = "f16",
+    kv: options.SessionCacheType = None,
     no_prefix_cache: options.NoPrefixCache = False,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -57,24 +57,28 @@ def chat(
     from edgeqwen.cli.loading import load_model, named_or_built_in
     from edgeqwen.cli.session_names import session_file
     from edgeqwen.cli.terminal import clean_line
+    from edgeqwen.session_files import cache_type
 
     if session is None and (rebuild or fork):
         raise typer.BadParameter("--rebuild and --fork are about a session: add --session NAME")
+    if rebuild and fork:
+        raise typer.BadParameter("--rebuild and --fork: a copy leaves the session as it is")
+    file = None if session is None else session_file(session)
     path = named_or_built_in(model)
     with load_model(
         path,
         threads=threads,
         context=context,
         full_head=full_head,
-        kv=kv,
+        kv=kv or (None if file is None or rebuild else cache_type(file)) or "f16",
         yarn=yarn,
         prefix_cache=not no_prefix_cache,
     ) as loaded:
-        tell_of_context(loaded, asked_for=(context or yarn) is not None)
+        tell_of_context(loaded, asked_for=(context or yarn) is not None, session=file)
         conversation = Conversation(
             loaded.chat(
                 system,
-                session=None if session is None else session_file(session),
+                session=file,
                 rebuild=rebuild,
                 fork=fork,
                 context_shift=context_shift,

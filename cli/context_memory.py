@@ -1,6 +1,9 @@
 """What a context takes of memory: said before a conversation takes it."""
 
+import contextlib
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeqwen.cli import memory
@@ -14,11 +17,20 @@ if TYPE_CHECKING:
 LARGE = 256 << 20
 
 
-def tell_of_context(model: "Model", *, asked_for: bool) -> None:
-    """Prints a line on standard error where the context may take much, and warns if too much."""
+def tell_of_context(model: "Model", *, asked_for: bool, session: Path | None = None) -> None:
+    """Prints a line on standard error where the context may take much, and warns if too much.
+
+    ``session``: the file that it will be in. Warns also of a context that is longer than the model
+    was trained for.
+    """
     n_tokens = model.engine.max_context
     needed, free = model.cache_bytes(), memory.available_bytes()
     takes = f"a context of {n_tokens} tokens takes up to {size_text(needed)} of memory"
+    if session is not None:
+        takes += " and of the disk"
+        with contextlib.suppress(OSError):  # which opening the session will tell
+            on_disk = shutil.disk_usage(session.parent).free
+            free = on_disk if free is None else min(free, on_disk)
     if free is not None and needed > free:
         print(
             f"edgeqwen: warning: {takes}, but only {size_text(free)} are free: "
@@ -28,6 +40,11 @@ def tell_of_context(model: "Model", *, asked_for: bool) -> None:
         )
     elif (asked_for and needed >= LARGE) or (free is not None and needed > free // 2):
         note_line(f"edgeqwen: {takes}, beside {size_text(model.engine.weight_bytes)} of weights")
+    if n_tokens > model.config.max_context:
+        note_line(
+            f"edgeqwen: the model was trained for {model.config.max_context} tokens, and does "
+            "worse beyond them; --yarn FACTOR makes its context longer"
+        )
 
 
 def _advice(model: "Model", free: int) -> str:

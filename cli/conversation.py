@@ -113,6 +113,7 @@ class Conversation:
                 self._begin_anew(keep_system=False)
                 if argument.strip():
                     self._chat.messages.append({"role": "system", "content": argument.strip()})
+                    self._chat.truncate(1)  # a session keeps it
                 whose = "this" if argument.strip() else "the model's own"
                 print(f"A new conversation begins, with {whose} system prompt.")
             case "/regen":

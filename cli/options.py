@@ -56,6 +56,16 @@ CacheType = Annotated[
         help="How keys and values are kept: f16, bf16, q8_0, q4_0 or f32; less takes less memory.",
     ),
 ]
+SessionCacheType = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        metavar="TYPE",
+        help="How keys and values are kept: f16 (the default, but for a session that has another "
+        "type), bf16, q8_0, q4_0 or f32; less takes less memory.",
+        show_default=False,
+    ),
+]
 NoPrefixCache = Annotated[
     bool,
     typer.Option(

@@ -31,11 +31,12 @@ class AnswerMemory:
         self._n_prompt = self._n_reused = 0
 
     def acquire(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
+        self._memory.settle()
         if self._turns is not None and self._forgotten is not None:
             # Not before: an answer that nobody asks for a piece of changes nothing.
             self._memory.forget(self._forgotten)
             self._turns.forget(self._forgotten)
-        sequence, n_shared = self._memory.sequence_for(prompt)
+        sequence, n_shared = self._memory.sequence_for(prompt, self._messages)
         self._n_prompt, self._n_reused = len(prompt), n_shared
         # A process that is killed from here on leaves the question, and what there is of an answer.
         self._memory.keep(self._messages, n_prompt=len(prompt))

@@ -220,6 +220,8 @@ class Model:
             system = text_argument(system, "system")
         if session is None and (rebuild or fork):
             raise OptionError("rebuild and fork are about a session, and none is named")
+        if rebuild and fork:
+            raise OptionError("rebuild and fork: a copy leaves the session as it is; choose one")
         memory, messages, first_kept = ChatMemory(self._shared, self._reuse), [], 0
         if session is not None:
             kept = self._session(Path(session))

@@ -130,6 +130,11 @@ class Chat:
             self._end_running()
             del self.messages[n_messages:]
             self._memory.keep(self.messages)
+            # A session is not to hold what was taken back.
+            prompt: list[int] = []
+            with contextlib.suppress(EdgeqwenError):  # what can't be rendered is read again
+                prompt = self._turns.prompt(self.messages) if self.messages else []
+            self._memory.cut(prompt)
 
     def fork(self) -> "Chat":
         """Returns a copy of the conversation, in memory: each goes on without the other.
@@ -184,10 +189,13 @@ class Chat:
             return generation
 
     def close(self) -> None:
-        """Ends a running answer and frees the KV cache; a later ``send`` starts a new one."""
+        """Ends a running answer and frees the KV cache; a later ``send`` starts a new one.
+
+        A session keeps the messages as they are by now. Raises DiskError.
+        """
         with self._lock:
             self._end_running()
-            self._memory.drop()
+            self._memory.drop(self.messages)
 
     def _advice(self) -> str:
         """Returns what can be done about a conversation that is too long, beside the usual."""

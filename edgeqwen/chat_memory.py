@@ -52,7 +52,6 @@ class ChatMemory:
         except BaseException:
             session.close()
             raise
-        sequence.n_in_order = 0 if session.first_kept else sequence.n_tokens
         return cls(shared, reuse, sequence, None if fork else session)
 
     @property
@@ -60,14 +59,19 @@ class ChatMemory:
         """The session's file."""
         return None if self._session is None else self._session.path
 
-    def sequence_for(self, prompt: Sequence[int]) -> tuple["KvSequence", int]:
-        """Returns a sequence with a beginning of a prompt, and how long that is.
+    def sequence_for(
+        self, prompt: Sequence[int], messages: list[dict[str, Any]]
+    ) -> tuple["KvSequence", int]:
+        """Returns a sequence with a beginning of the prompt of messages, and how long that is.
 
         That is what the live sequence shares with the prompt, or what was kept of another one.
         """
         sequence = self._held()
         # The last token is read again even if it is there: its logits are what is wanted.
         n_shared = common_prefix(sequence.tokens, prompt[:-1])
+        if self.turns is None or not self.turns.first_kept(messages):
+            # Nothing is left out of this prompt; what still knows other turns isn't its beginning.
+            n_shared = min(n_shared, sequence.n_in_order)
         found = self._reuse.find(prompt, n_shared) if self._reuse is not None else None
         if found is not None and self._session is None:
             self._shared.release(sequence)
@@ -101,6 +105,21 @@ class ChatMemory:
                 if n_prompt is None:
                     sequence.seal()
 
+    def settle(self) -> None:
+        """Has the session keep what it has restored, before anything is taken away.
+
+        Raises DiskError.
+        """
+        if self._session is not None:
+            with self._shared.at_work(self._held()):
+                self._session.settle()
+
+    def cut(self, prompt: Sequence[int]) -> None:
+        """Takes away what isn't of a prompt any more."""
+        sequence = self._held()
+        with self._shared.at_work(sequence):
+            sequence.truncate(common_prefix(sequence.tokens, prompt))
+
     def forget(self, forgotten: Forgotten) -> None:
         """Forgets turns that the prompt has lost, so that those after them needn't be read again.
 
@@ -124,11 +143,18 @@ class ChatMemory:
             return ChatMemory(self._shared, self._reuse)
         return ChatMemory(self._shared, self._reuse, self._shared.fork(sequence))
 
-    def drop(self) -> None:
-        """Frees the sequence; a session's file is closed, and opened again when it is needed."""
-        if self._sequence is not None:
-            self._shared.release(self._sequence)
-            self._sequence = None
+    def drop(self, messages: list[dict[str, Any]]) -> None:
+        """Frees the sequence; a session's file is closed, and opened again when it is needed.
+
+        It keeps the messages. Raises DiskError, and frees the sequence all the same.
+        """
+        try:
+            if self._sequence is not None and self._shared.holds(self._sequence):
+                self.keep(messages)
+        finally:
+            if self._sequence is not None:
+                self._shared.release(self._sequence)
+                self._sequence = None
 
     def _held(self) -> "KvSequence":
         """Returns the sequence, made anew where a failure or ``drop`` has taken it."""
@@ -136,6 +162,4 @@ class ChatMemory:
         if self._sequence is None or not self._shared.holds(self._sequence):
             store = None if self._session is None else self._session.open_again()
             self._sequence = self._shared.new_sequence(store)
-            if self._session is not None:
-                self._sequence.n_in_order = 0  # nobody knows any more
         return self._sequence

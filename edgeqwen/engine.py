@@ -106,8 +106,12 @@ class Engine:
         return self._weights.tile_bytes
 
     def cache_bytes(self, n_tokens: int) -> int:
-        """Returns the bytes that the keys and values of so many tokens take."""
-        return n_segments(n_tokens) * self._layout.segment_bytes
+        """Returns the bytes that the keys and values of so many tokens take at most.
+
+        And what of large biases is beside them, where the cache type keeps these apart.
+        """
+        beside = self._recorder.key_biases.most_bytes
+        return n_segments(n_tokens) * (self._layout.segment_bytes + beside)
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Loads or compiles all kernels, and records the steps of reading and generating.

@@ -63,6 +63,7 @@ class Reuse:
     def _store(self) -> "PrefixStore":
         # Late: most prompts are short, and what it imports takes as long as reading them.
         if self._made is None:
+            from edgeqwen import __version__
             from edgeqwen.cache.fingerprint import is_known
             from edgeqwen.cache.prefix_store import PrefixStore
             from edgeqwen.sessions import identity_of
@@ -72,5 +73,9 @@ class Reuse:
                 return identity_of(self._engine, self._file)
 
             known = functools.partial(is_known, self._file)
-            self._made = PrefixStore(user_prefixes(), identity, known, self._limit_bytes)
+            # Kernels of other instruction sets sum in another order.
+            computed_by = f"{self._engine.isa.name} {__version__}"
+            self._made = PrefixStore(
+                user_prefixes(), identity, known, self._limit_bytes, computed_by
+            )
         return self._made

@@ -70,6 +70,7 @@ class RopeScaling:
         # GGUF's factors come on top of the type's own one.
         extra = keys.real(f"{_GGUF}attn_factor", 1e-3, 1e3, 1.0)
         extra *= keys.real(f"{_GGUF}yarn_attn_factor", 1e-3, 1e3, 1.0)
+        beta_fast, beta_slow = _betas(keys, f"{_GGUF}yarn_")
         return cls(
             type=kind,
             factor=factor,
@@ -77,8 +78,8 @@ class RopeScaling:
                 f"{_GGUF}original_context_length", 1, MAX_CONTEXT, context
             ),
             attn_factor=None if extra == 1.0 else extra * _own_factor(kind, factor),
-            beta_fast=keys.real(f"{_GGUF}yarn_beta_fast", 1e-3, 1e6, 32.0),
-            beta_slow=keys.real(f"{_GGUF}yarn_beta_slow", 1e-3, 1e6, 1.0),
+            beta_fast=beta_fast,
+            beta_slow=beta_slow,
         )
 
     @classmethod
@@ -99,6 +100,7 @@ class RopeScaling:
             raise _unsupported(rope, "truncate")
         # Only YaRN has such a factor; the models' own code ignores it elsewhere.
         has_attn = kind == "yarn" and "attention_factor" in rope
+        beta_fast, beta_slow = _betas(rope, "")
         return cls(
             type=kind,
             factor=rope.real("factor", 1.0, _MAX_FACTOR),
@@ -106,8 +108,8 @@ class RopeScaling:
                 "original_max_position_embeddings", 1, MAX_CONTEXT, context
             ),
             attn_factor=rope.real("attention_factor", 1e-3, 1e3) if has_attn else None,
-            beta_fast=rope.real("beta_fast", 1e-3, 1e6, 32.0),
-            beta_slow=rope.real("beta_slow", 1e-3, 1e6, 1.0),
+            beta_fast=beta_fast,
+            beta_slow=beta_slow,
         )
 
     @classmethod
@@ -180,6 +182,18 @@ class RopeScaling:
 
 def _own_factor(kind: str, factor: float) -> float:
     return 0.1 * math.log(factor) + 1.0 if kind == "yarn" else 1.0
+
+
+def _betas(keys: Keys, prefix: str) -> tuple[float, float]:
+    """Reads the bounds of the ramp, in rotations. Raises FileFormatError."""
+    fast = keys.real(f"{prefix}beta_fast", 1e-3, 1e6, 32.0)
+    slow = keys.real(f"{prefix}beta_slow", 1e-3, 1e6, 1.0)
+    if fast < slow:
+        raise FileFormatError(
+            f"{keys.place(f'{prefix}beta_fast')} is {fast:g}, less than {prefix}beta_slow, which "
+            f"is {slow:g}; expected more rotations for the fast ones"
+        )
+    return fast, slow
 
 
 def _unknown(keys: Keys, key: str, kind: str) -> UnsupportedError:

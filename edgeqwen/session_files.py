@@ -1,13 +1,17 @@
 """The session files of a user: where they are, what is in them; checked, copied and deleted."""
 
+import contextlib
+import stat
 from pathlib import Path
 from typing import Any
 
+from edgeqwen.cache.disk import aside
 from edgeqwen.cache.session_copies import copy_session
 from edgeqwen.cache.session_lock import SessionLock, lock_path
+from edgeqwen.cache.session_paths import check_is_file, real_path
 from edgeqwen.cache.session_state import salvage
 from edgeqwen.cache.verify import SessionSummary, Verification, summarize, verify
-from edgeqwen.errors import DiskError, SessionError
+from edgeqwen.errors import DiskError, EdgeqwenError
 from edgeqwen.folders import user_sessions
 from edgeqwen.transcript import Transcript
 
@@ -15,6 +19,7 @@ __all__ = [
     "SUFFIX",
     "SessionSummary",
     "Verification",
+    "cache_type",
     "copy",
     "delete",
     "messages",
@@ -37,8 +42,13 @@ def session_path(name: str) -> Path:
 
 def sessions() -> list[Path]:
     """Returns the sessions in the user's own folder, the one that was used last first."""
-    found = [path for path in user_sessions().glob(f"*{SUFFIX}") if path.is_file()]
-    return sorted(found, key=lambda path: -path.stat().st_mtime)
+    found = []
+    for path in user_sessions().glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((-status.st_mtime, path))
+    return [path for _, path in sorted(found)]
 
 
 def messages(path: Path) -> list[dict[str, Any]]:
@@ -47,19 +57,26 @@ def messages(path: Path) -> list[dict[str, Any]]:
     return Transcript.decode(salvage(path)[0], path).messages
 
 
+def cache_type(path: Path) -> str | None:
+    """Returns how a session keeps keys and values; None where that can't be told."""
+    with contextlib.suppress(EdgeqwenError):
+        return summarize(path).identity.layout.cache_type
+    return None
+
+
 def copy(source: Path, target: Path) -> None:
     """Copies a session, which may be open elsewhere. Raises SessionError and DiskError."""
     copy_session(source, target)
 
 
 def delete(path: Path) -> None:
-    """Deletes a session. Raises SessionError, also for one that is open, and DiskError."""
-    if not path.is_file():
-        raise SessionError(f"{path}: no such session")
-    lock = SessionLock.acquire(path)
+    """Deletes a session that isn't open, by whatever name. Raises SessionError and DiskError."""
+    check_is_file(path)  # a clear error before there is a lock
+    real = real_path(path)
+    lock = SessionLock.acquire(real)
     try:
-        path.unlink()
-        lock_path(path).unlink(missing_ok=True)
+        for file in {real, path, aside(real), lock_path(real)}:
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise DiskError(f"{path}: can't be deleted: {error.strerror or error}") from error
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from edgeqwen.cache.fingerprint import weights_digest
 from edgeqwen.cache.session_copies import copy_to_memory
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import Identity
-from edgeqwen.cache.session_state import exists, real_path, salvage
+from edgeqwen.cache.session_paths import exists, real_path
+from edgeqwen.cache.session_state import salvage
 from edgeqwen.cache.store import MemoryStore, Store
 from edgeqwen.errors import DiskError, SessionError, SessionLockedError
 from edgeqwen.kernels.cache_types import CACHE_TYPES
@@ -31,12 +33,12 @@ def identity_of(engine: "Engine", file: "GgufFile") -> Identity:
     config = engine.config
     frequencies, factor = rope_frequencies(config)
     # What of the biases of keys isn't in the cache depends on the weights and on this rule.
-    rule = CACHE_TYPES[engine.layout.cache_type].bias_factor, SAMPLED_ROWS
-    numbers = repr((factor, config.rms_norm_eps, *rule)).encode()
+    rule = CACHE_TYPES[engine.layout.cache_type].bias_factor or 0.0, SAMPLED_ROWS
+    numbers = struct.pack("<dddI", factor, config.rms_norm_eps, *rule)
     return Identity(
         engine.layout,
         weights_digest(file, engine.n_threads),
-        hashlib.sha256(frequencies.tobytes() + numbers).digest(),
+        hashlib.sha256(frequencies.astype("<f4").tobytes() + numbers).digest(),
         config.vocab_size,
         config.name,
     )
@@ -56,6 +58,9 @@ class ChatSession:
         self.messages: list[dict[str, Any]] = []
         self.first_kept = 0
         self._file: SessionFile | None = None
+        # What the file may hold of the messages, if nobody else has written to it.
+        self._kept: tuple[bytes, ...] = ()
+        self._owes = False
 
     def open(self, *, rebuild: bool = False) -> Store:
         """Opens the file, or makes it, and returns what a sequence goes on with.
@@ -65,14 +70,17 @@ class ChatSession:
         """
         if not exists(self.path):
             self._file = SessionFile.create(self.path, self._identity)
+            self._kept = (b"",)
         else:
             try:
                 file = self._file = SessionFile.open(self.path, self._identity)
-                if self._restore(file.transcript, file.tokens, file.edits):
-                    # The tokens may be taken away before the messages are kept again. A full disk
-                    # is no reason not to open it.
+                transcript = file.transcript
+                self._kept = (transcript,)
+                if self._restore(transcript, file.tokens, file.edits):
+                    # A full disk is no reason not to open it.
+                    self._owes = True
                     with contextlib.suppress(DiskError):
-                        file.set_transcript(Transcript(self.messages, self.first_kept).encode())
+                        self.settle()
                         file.seal()
             except SessionLockedError:
                 raise
@@ -84,10 +92,32 @@ class ChatSession:
         return self._file
 
     def open_again(self) -> Store:
-        """Opens the file after a failure; the messages stay what the chat made of them."""
+        """Opens the file after a failure; the messages stay what the chat made of them.
+
+        Raises SessionError where others have changed its messages since.
+        """
         self.close()
-        self._file = SessionFile.open(self.path, self._identity)
-        return self._file
+        file = SessionFile.open(self.path, self._identity)
+        try:
+            found = file.transcript
+            if found not in self._kept:
+                raise SessionError(
+                    f"{self.path}: was changed by another conversation since this one closed it; "
+                    "open it again to go on from there"
+                )
+        except BaseException:
+            file.abandon()
+            raise
+        self._file, self._kept = file, (found,)
+        return file
+
+    def settle(self) -> None:
+        """Keeps an answer that was broken off as a message, before its tokens are taken away.
+
+        Raises DiskError.
+        """
+        if self._owes:
+            self._store(Transcript(self.messages, self.first_kept))
 
     def copied(self) -> MemoryStore:
         """Returns a copy of the session in memory, beside whoever writes it.
@@ -117,7 +147,16 @@ class ChatSession:
                 answers = ((n_prompt, edits),)
                 if n_dropped:
                     answers += ((n_prompt - n_dropped, edits + 1),)
-            self._file.set_transcript(Transcript(messages, first_kept, answers).encode())
+            self._store(Transcript(messages, first_kept, answers))
+
+    def _store(self, transcript: Transcript) -> None:
+        assert self._file is not None
+        data = transcript.encode()
+        if self._kept != (data,):
+            # A failure leaves what was there, or this.
+            self._kept = (*self._kept, data)
+            self._file.set_transcript(data)
+            self._kept, self._owes = (data,), False
 
     def close(self) -> None:
         """Lets go of a file that was opened and that no sequence has taken over."""
@@ -137,5 +176,6 @@ class ChatSession:
         transcript, tokens, edits = salvage(self.path)
         known = not tokens or max(tokens) < self._identity.vocab_size
         self._restore(transcript, tokens if known else [], edits)
-        kept = Transcript(self.messages, self.first_kept).encode()
+        kept = Transcript(self.messages, self.first_kept).encode() if self.messages else b""
+        self._kept, self._owes = (kept,), False
         return SessionFile.create(self.path, self._identity, transcript=kept, replace=True)

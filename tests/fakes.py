@@ -61,7 +61,9 @@ class FakeEngine:
 
     def __init__(self, script: bytes | Sequence[int] = b"", *, max_context: int = 1000) -> None:
         self.script = [*script]
-        self.config = SimpleNamespace(vocab_size=VOCAB_SIZE, n_layers=1, name="fake")
+        self.config = SimpleNamespace(
+            vocab_size=VOCAB_SIZE, n_layers=1, name="fake", max_context=1000
+        )
         self.max_context = max_context
         self.n_threads = 1
         self.work = Work(1_000_000, 2_000_000, 0, 4_000, 8_000)
@@ -69,6 +71,7 @@ class FakeEngine:
         self.sequences: list[FakeSequence] = []
         self.prefilled: list[list[int]] = []
         self.shifts: list[tuple[int, int]] = []
+        self.held_at_shifts: list[int] = []
         self.n_decoded = 0
         self.wanted: list[Wanted | None] = []
         self.running = False
@@ -113,6 +116,7 @@ class FakeEngine:
         assert not sequence.closed
         assert 0 <= keep < keep + n_dropped <= sequence.n_tokens
         self.shifts.append((keep, n_dropped))
+        self.held_at_shifts.append(sequence.n_tokens)
         sequence.forget(keep, n_dropped)
         sequence.prompt_end -= n_dropped
 

@@ -238,6 +238,20 @@ def test_a_real_engine_goes_on(tmp_path: Any) -> None:
             assert sequence.n_tokens <= 300
         assert chat.n_forgotten > 1
         assert set(finished) <= {"length", "eos"}
-        probe = engine.decode(sequence, 7) if sequence.n_tokens < 300 else np.zeros(1)
-        assert np.isfinite(probe).all()
+        if sequence.n_tokens == 300:
+            engine.shift(sequence, 5, 10)
+        assert np.isfinite(engine.decode(sequence, 7)).all()
         chat.close()
+
+
+def test_no_token_is_moved_often() -> None:
+    """Each move rounds keys once more to the type of the cache."""
+    _, engine, seen = chatting(60, max_context=300)
+    assert len(engine.shifts) > 5
+    # How often each position was moved, through all shifts.
+    moves: list[int] = []
+    for (keep, n_dropped), read in zip(engine.shifts, engine.held_at_shifts, strict=True):
+        moves += [0] * (read - len(moves))
+        moves = moves[:keep] + [n + 1 for n in moves[keep + n_dropped : read]]
+        assert max(moves) <= 2
+    assert max(seen) > 20

@@ -127,6 +127,8 @@ def test_a_full_sequence_goes_on_after_each_shift(engine: Engine) -> None:
     sequence = engine.new_sequence()
     tokens = random_tokens(600)
     engine.prefill(sequence, tokens)
+    store = sequence.store
+    segments = [segment.address for segment in store.segments]
     for _ in range(3):
         engine.shift(sequence, 20, 290)
         assert sequence.n_tokens == 310
@@ -136,6 +138,9 @@ def test_a_full_sequence_goes_on_after_each_shift(engine: Engine) -> None:
         engine.decode(sequence, more[-1])
         assert sequence.n_tokens == engine.max_context
         assert sequence.tokens[:20] == tokens[:20]
+        found = [segment.address for segment in store.segments]
+        assert len(found) == 3
+        assert found[:2] == segments[:2]  # the third was given back, and made anew
     sequence.close()
 
 

@@ -30,6 +30,7 @@ EVERY = 23
 ACTS: dict[str, Callable[[edgeqwen.Model, edgeqwen.Chat, Path], object]] = {
     "send": lambda model, chat, path: list(chat.send("12+30", max_tokens=5)),
     "regenerate": lambda model, chat, path: list(chat.regenerate(max_tokens=5)),
+    "edit": lambda model, chat, path: list(chat.edit(2, "12+30", max_tokens=5)),
     "truncate": lambda model, chat, path: chat.truncate(2),
     "fork": lambda model, chat, path: chat.fork(),
     "close": lambda model, chat, path: chat.close(),

@@ -10,6 +10,7 @@ from edgeqwen import Model
 from edgeqwen.cache import fingerprint
 from edgeqwen.cache.prefix_store import stored_prefixes
 from edgeqwen.errors import OptionError
+from edgeqwen.kernels.cache_types import CACHE_TYPES
 from edgeqwen.reuse import forget_prompts, kept_prompts
 
 QUESTION = [11, 12, 13]
@@ -45,8 +46,9 @@ def test_another_model_object_reads_only_what_is_new(prompt: list[int]) -> None:
             assert answer(model, prompt + rest) == (tokens, n_shared)
 
 
-def test_logits_after_reuse_have_the_same_bits(prompt: list[int]) -> None:
-    with edgeqwen.load() as model:
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
+def test_logits_after_reuse_have_the_same_bits(prompt: list[int], cache_type: str) -> None:
+    with edgeqwen.load(cache_type=cache_type) as model:
         answer(model, prompt + QUESTION)
         model._reuse.wait()
         found = model._reuse.find([*prompt, 50, 60], 0)

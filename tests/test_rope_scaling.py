@@ -77,6 +77,10 @@ def test_a_file_that_says_something_else(own: RopeScaling) -> None:
         ({"factor": 2.0}, "rope_scaling names no type of scaling: expected a rope_type of"),
         ({**YARN, "mscale": 1.0}, "rope_scaling: mscale is 1.0, a RoPE option that"),
         ({**YARN, "rope_theta": 1e4}, "rope_scaling holds rope_theta"),
+        (
+            {**YARN, "beta_fast": 1, "beta_slow": 2},
+            "rope_scaling: beta_fast is 1, less than beta_slow, which is 2; expected more",
+        ),
         (4.0, "rope_scaling is 4.0: expected a mapping, as"),
     ],
 )

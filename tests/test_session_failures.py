@@ -282,3 +282,46 @@ def test_damaged_sessions_are_told_and_what_is_left_is_used(
         chat_of(model, path)
     with pytest.raises(SessionError, match="no messages are left"):
         chat_of(model, path, rebuild=True)
+
+
+def test_a_chat_does_not_write_over_what_another_has_said_since(
+    model: edgeqwen.Model, path: Path
+) -> None:
+    first = chat_of(model, path)
+    list(first.send("37+48", max_tokens=5))
+    first.close()
+    list(first.send("12+30", max_tokens=5))  # alone, it goes on
+    first.close()
+    second = chat_of(model, path)
+    list(second.send("An important message", max_tokens=5))
+    messages = second.messages
+    second.close()
+    with pytest.raises(SessionError, match="was changed by another conversation since this one"):
+        list(first.send("And?", max_tokens=5))
+    first.close()
+    again = chat_of(model, path)
+    assert again.messages == messages
+    again.close()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_full_disk_takes_no_answer_that_was_broken_off(
+    model: edgeqwen.Model, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens must not be taken away before its words are stored."""
+    broken_off(path, 12, "os.kill(os.getpid(), signal.SIGKILL)")
+    there = chat_of(model, path, fork=True).messages
+    assert len(there) == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(session_file, "SPARE_BYTES", 1 << 62)
+        chat = chat_of(model, path)
+        assert chat.messages == there
+        for answer in (lambda: chat.send("go on"), chat.regenerate, lambda: chat.edit(2, "x")):
+            with pytest.raises(DiskError):
+                list(answer())
+        with pytest.raises(DiskError):
+            chat.truncate(1)
+        with contextlib.suppress(DiskError):
+            chat.close()
+    assert chat_of(model, path, fork=True).messages == there

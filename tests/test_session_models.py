@@ -12,6 +12,7 @@ from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.errors import (
     SessionError,
 )
+from edgeqwen.kernels.cache_types import CACHE_TYPES
 from edgeqwen.sessions import identity_of
 from tests.engines import open_engine, random_tokens, write_model
 from tests.session_chats import chat_of, fresh_answer
@@ -25,9 +26,9 @@ def bits(logits: np.ndarray) -> np.ndarray:
     return logits.view(np.int32)
 
 
-@pytest.mark.parametrize("cache_type", ["f16", "f32"])
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
 def test_logits_after_opening_are_those_without_a_break(tmp_path: Path, cache_type: str) -> None:
-    model = write_model(tmp_path / "model.gguf", types="Q4_0")
+    model = write_model(tmp_path / "model.gguf", types="Q4_0", k_bias=300.0)
     with open_engine(model, cache_type=cache_type) as engine, contextlib.ExitStack() as stack:
         identity = identity_of(engine, file_of(engine, stack, model))
         for n in (1, 2, 31, 32, 255, 256, 257, 512, 700):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import edgeqwen
+from edgeqwen.cache.session_copies import copy_to_memory
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.verify import verify
@@ -27,10 +28,21 @@ def identity(engine: Engine) -> Identity:
     return Identity(engine.layout, b"w" * 32, b"s" * 32, engine.config.vocab_size, "tiny")
 
 
-@pytest.mark.parametrize(("keep", "n_dropped"), [(0, 300), (20, 300), (256, 100), (300, 256)])
-def test_the_same_as_in_memory(path: Path, tmp_path: Path, keep: int, n_dropped: int) -> None:
+@pytest.mark.parametrize(
+    ("keep", "n_dropped", "cache_type"),
+    [
+        (0, 300, "f16"),
+        (20, 300, "q8_0"),
+        (256, 100, "f32"),
+        (300, 256, "q4_0"),
+        (300, 100, "bf16"),
+    ],
+)
+def test_the_same_as_in_memory(
+    path: Path, tmp_path: Path, keep: int, n_dropped: int, cache_type: str
+) -> None:
     file = tmp_path / "a.session"
-    with open_engine(path) as engine:
+    with open_engine(path, cache_type=cache_type) as engine:
         free = engine.new_sequence()
         kept = engine.new_sequence(SessionFile.create(file, identity(engine)))
         for sequence in (free, kept):
@@ -132,3 +144,53 @@ def test_what_knows_forgotten_turns_is_not_kept_for_others(
         model._reuse.keep(sequence, 600, 0)
         model._reuse.wait()
         assert len(kept_prompts()) == 1
+
+
+def test_what_was_moved_is_known_after_opening(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.session"
+    with open_engine(path) as engine:
+        sequence = engine.new_sequence(SessionFile.create(file, identity(engine)))
+        engine.prefill(sequence, TOKENS)
+        for keep, n_dropped, n_in_order in ((300, 100, 300), (400, 50, 300), (20, 10, 20)):
+            engine.shift(sequence, keep, n_dropped)
+            assert sequence.n_in_order == n_in_order
+        sequence.close()
+        sequence = engine.new_sequence(SessionFile.open(file, identity(engine)))
+        assert sequence.n_in_order == 20
+        engine.prefill(sequence, [1, 2, 3])
+        assert sequence.n_in_order == 20
+        assert sequence.fork(100).n_in_order == 20
+        assert sequence.fork(15).n_in_order == 15
+        sequence.truncate(20)
+        engine.prefill(sequence, [1, 2, 3])
+        assert sequence.n_in_order == 23
+        sequence.close()
+        store, _, _ = copy_to_memory(file, identity(engine))
+        assert engine.new_sequence(store).n_in_order == 23
+
+
+def test_prompts_that_have_lost_no_turns_are_read_again(tmp_path: Path) -> None:
+    """Where turns were forgotten, and then all messages after them: the rest still knows them."""
+    file = tmp_path / "a.session"
+    options = {"temperature": 0.0, "repetition_penalty": 1.0, "context_shift": True}
+    with edgeqwen.load(max_context=300) as model:
+        chat = model.chat(session=file, **options)
+        i = 0
+        while not chat.n_forgotten:
+            list(chat.send(f"How do I quantize a model in {4 + i % 5} bits?", max_tokens=20))
+            i += 1
+        kept = chat._turns.first_kept(chat.messages)
+        question = chat.messages[kept]["content"]
+        chat.close()
+        chat = model.chat(session=file, **options)
+        # As an application does that keeps messages by itself: what was forgotten is gone.
+        chat.messages = [dict(message) for message in chat.messages[:2]]
+        answer = chat.send(question, max_tokens=8)
+        fresh = model.chat(**options)
+        fresh.messages = [dict(message) for message in chat.messages[:2]]
+        expected = fresh.send(question, max_tokens=8)
+        assert (answer.text, answer.stats.n_prompt) == (expected.text, expected.stats.n_prompt)
+        sequence = chat._memory._sequence
+        assert sequence is not None
+        assert sequence.n_in_order == sequence.n_tokens
+        chat.close()

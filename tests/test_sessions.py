@@ -1,17 +1,21 @@
 """Conversations in session files, on the real engine."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import edgeqwen
+from edgeqwen.cache.session_copies import reading
 from edgeqwen.cache.verify import verify
 from edgeqwen.errors import (
     OptionError,
+    SessionError,
     SessionLockedError,
 )
+from edgeqwen.session_files import delete, messages
 from tests.session_chats import QUESTIONS, chat_of, fresh_answer
 
 
@@ -134,3 +138,68 @@ def test_a_system_prompt_replaces_that_of_the_session(model: edgeqwen.Model, pat
     chat = chat_of(model, path, system="Be long.")
     assert [m["content"] for m in chat.messages][:2] == ["Be long.", "37+48"]
     chat.close()
+
+
+def test_messages_are_kept_as_they_are_when_a_chat_is_closed(
+    model: edgeqwen.Model, path: Path
+) -> None:
+    chat = chat_of(model, path)
+    list(chat.send("37+48", max_tokens=5))
+    chat.messages[0]["content"] = "12+30"
+    chat.messages.append({"role": "user", "content": "And?"})
+    chat.close()
+    again = chat_of(model, path)
+    assert again.messages == chat.messages
+    again.close()
+
+
+def test_what_was_taken_back_is_no_more_in_the_tokens(model: edgeqwen.Model, path: Path) -> None:
+    chat = chat_of(model, path)
+    for question in ("37+48", "What does --top-k do?"):
+        list(chat.send(question, max_tokens=8))
+    tokens = list(summarize_tokens(path))
+    chat.truncate(2)
+    left = summarize_tokens(path)
+    assert left == tokens[: len(left)]
+    words = model.tokenizer.decode(left)
+    assert "37+48" in words
+    assert "--top-k" not in words
+    # What is left needn't be read again.
+    assert chat.send("And?", max_tokens=3).stats.n_reused >= len(left) - 1
+    chat.truncate(0)
+    assert summarize_tokens(path) == []
+    chat.close()
+
+
+def summarize_tokens(path: Path) -> list[int]:
+    with reading(path) as (_, _, state):
+        return state.tokens
+
+
+def test_a_session_without_messages_can_be_rebuilt(model: edgeqwen.Model, path: Path) -> None:
+    chat_of(model, path).close()
+    with edgeqwen.load(n_threads=2, cache_type="q8_0") as other:
+        with pytest.raises(SessionError, match=r"its cache type is f16, the model's is q8_0; load"):
+            chat_of(other, path)
+        chat = chat_of(other, path, rebuild=True)
+        assert chat.messages == []
+        list(chat.send("37+48", max_tokens=3))
+        chat.close()
+    assert messages(path)[0] == {"role": "user", "content": "37+48"}
+
+
+def test_a_session_goes_by_any_name(model: edgeqwen.Model, path: Path) -> None:
+    chat_of(model, path).close()
+    half = path.with_name(".session.new")
+    half.write_bytes(bytes(100))
+    if os.name != "nt":
+        (link := path.with_name("link")).symlink_to(path)
+        delete(link)
+        assert not link.is_symlink()
+    else:
+        delete(path)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(SessionError, match="no such session"):
+        delete(path)
+    with pytest.raises(SessionError, match="File name too long"):
+        delete(path.with_name("x" * 300))

@@ -76,6 +76,11 @@ def write(handle: int, offset: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
+def aside(path: Path) -> Path:
+    """Returns the name under which a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.new")
+
+
 @contextlib.contextmanager
 def replacement(path: Path) -> Iterator[int]:
     """Yields the handle of a new file, which takes the place of ``path`` at the end.
@@ -83,10 +88,10 @@ def replacement(path: Path) -> Iterator[int]:
     Only the user may read it. Whoever kills the process leaves no half of a file under the name,
     and after a failure there is none. Raises DiskError. One process at a time may do it.
     """
-    aside = path.with_name(f".{path.name}.new")
+    made = aside(path)
     with refusals(path):
-        aside.unlink(missing_ok=True)  # of a process that was killed
-        handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
+        made.unlink(missing_ok=True)  # of a process that was killed
+        handle = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
     try:
         try:
             yield handle
@@ -95,10 +100,10 @@ def replacement(path: Path) -> Iterator[int]:
         finally:
             os.close(handle)  # Windows renames no open file
         with refusals(path):
-            os.replace(aside, path)
+            os.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 

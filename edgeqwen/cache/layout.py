@@ -82,10 +82,15 @@ class CacheLayout:
         """
         if n_positions < SEGMENT:
             segment = segment.copy()
-            halves = segment.reshape(-1, 2, self.v_offset)
-            for half, positions in ((halves[:, 0], STREAM), (halves[:, 1], 64)):
-                self._forget(half, positions, n_positions)
+            self.clear(segment, n_positions)
         return zlib.crc32(segment.data)
+
+    def clear(self, segment: NDArray[np.uint8], n_positions: int) -> None:
+        """Sets what a segment holds of positions from ``n_positions`` on to zero."""
+        halves = segment.reshape(-1, 2, self.v_offset)
+        if n_positions < SEGMENT:
+            self._forget(halves[:, 0], STREAM, n_positions)
+            self._forget(halves[:, 1], 64, n_positions)
 
     def _forget(self, half: NDArray[np.uint8], positions: int, n_positions: int) -> None:
         """Sets what lies behind ``n_positions`` to zero: of K or V, with 32 or 64 in a block.

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from edgeqwen.cache.layout import n_segments
+from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import Identity
-from edgeqwen.cache.session_state import SessionState, open_session, read_identity, read_state
-from edgeqwen.cache.session_writing import write_session
+from edgeqwen.cache.session_paths import open_session
+from edgeqwen.cache.session_state import read_identity, read_state, read_tokens
+from edgeqwen.cache.session_writing import session_bytes, write_session
 from edgeqwen.cache.store import WORTH_FINDING, MemoryStore
 from edgeqwen.cache.tokens import common_prefix
 from edgeqwen.errors import EdgeqwenError
@@ -36,8 +38,9 @@ class PrefixStore:
     """Prompts of one model on the disk, beside those of others; several processes may share it.
 
     ``identity`` is asked for when something is kept, which may take time; ``is_known`` tells
-    whether it was before: else nothing can have been kept. What fails is as if it weren't there:
-    the store only saves time.
+    whether it was before: else nothing can have been kept. ``computed_by`` names what else the last
+    bits depend on: instructions and version. What fails is as if it weren't there: the store only
+    saves time.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class PrefixStore:
         identity: Callable[[], Identity],
         is_known: Callable[[], bool],
         limit_bytes: int,
+        computed_by: str,
     ) -> None:
         self._folder, self._identity, self._is_known = folder, identity, is_known
-        self._limit_bytes = limit_bytes
+        self._limit_bytes, self._computed_by = limit_bytes, computed_by
         self._threads: list[threading.Thread] = []
 
     def find(self, prompt: Sequence[int], n_known: int) -> MemoryStore | None:
@@ -59,25 +63,33 @@ class PrefixStore:
         if not self._is_known():
             return None
         with contextlib.suppress(OSError):
-            found: tuple[int, Path, SessionState] | None = None
-            for path in self._candidates(prompt):
-                with contextlib.suppress(EdgeqwenError, OSError, ValueError):
-                    state = self._open(path)
-                    n = common_prefix(state.tokens, prompt[:-1])
-                    if n >= n_known + WORTH_FINDING and (found is None or n > found[0]):
-                        if found is not None:
-                            found[2].close()
-                        found = n, path, state
-                    else:
-                        state.close()
-            if found is not None:
-                n, path, state = found
+            lengths = [(self._n_shared(path, prompt), path) for path in self._candidates(prompt)]
+            for n, path in sorted(lengths, reverse=True):
+                if n < n_known + WORTH_FINDING:
+                    break
+                if (store := self._mapped(path, n)) is not None:
+                    return store
+        return None
+
+    def _n_shared(self, path: Path, prompt: Sequence[int]) -> int:
+        """Returns how many tokens of a prompt an entry begins with, without the prompt's last."""
+        with contextlib.suppress(EdgeqwenError, OSError), self._open(path) as (handle, identity):
+            return common_prefix(read_tokens(handle, path, identity)[1], prompt[:-1])
+        return 0
+
+    def _mapped(self, path: Path, n: int) -> MemoryStore | None:
+        """Returns an entry's first ``n`` tokens; deletes one whose keys and values are damaged."""
+        with contextlib.suppress(EdgeqwenError, OSError), self._open(path) as (handle, identity):
+            state = read_state(handle, path, identity, mmap.ACCESS_COPY)
+            kept = state.segments[: n_segments(n)]
+            for segment in state.segments[len(kept) :]:
+                segment.close()
+            if all(_is_sound(segment, identity) for segment in kept):
                 with contextlib.suppress(OSError):
                     os.utime(path)  # the least recently used is the first to go
-                for segment in state.segments[n_segments(n) :]:
-                    segment.close()
-                kept = state.segments[: n_segments(n)]
-                return MemoryStore(self._identity().layout, state.tokens[:n], kept)
+                return MemoryStore(identity.layout, state.tokens[:n], kept)
+            state.close()
+            path.unlink(missing_ok=True)
         return None
 
     def keep(self, store: MemoryStore) -> None:
@@ -92,22 +104,28 @@ class PrefixStore:
             thread.join()
 
     def _keep(self, store: MemoryStore) -> None:
-        with contextlib.suppress(OSError, EdgeqwenError):
-            identity = self._identity()
-            folder = self._folder_of(identity)
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            name = f"{_name_of(store.tokens)}-{_digest(_bytes_of(store.tokens))}{SUFFIX}"
-            with _locked(self._folder) as is_locked:
-                n_bytes = len(store.segments) * identity.layout.segment_bytes
-                if is_locked and not (folder / name).exists() and self._make_room(n_bytes):
-                    shorter = self._beginnings(store.tokens)
-                    write_session(folder / name, identity, store)
-                    for path in shorter:
-                        path.unlink(missing_ok=True)
-        store.close()
+        try:
+            with contextlib.suppress(OSError, EdgeqwenError):
+                identity = self._identity()
+                folder = self._folder_of(identity)
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                name = f"{_name_of(store.tokens)}-{_digest(_bytes_of(store.tokens))}{SUFFIX}"
+                with _locked(self._folder) as is_locked:
+                    n_bytes = session_bytes(identity, store)
+                    if is_locked and not (folder / name).exists() and self._make_room(n_bytes):
+                        shorter = self._beginnings(store.tokens)
+                        write_session(folder / name, identity, store)
+                        for path in shorter:
+                            path.unlink(missing_ok=True)
+        finally:
+            store.close()
 
     def _make_room(self, n_bytes: int) -> bool:
-        """Deletes what was used least recently until there is room; False if that isn't enough."""
+        """Deletes what was used least recently until there is room; False if that isn't enough.
+
+        The lock is held: what is half written was left by processes that were killed.
+        """
+        _delete_halves(self._folder)
         free = shutil.disk_usage(self._folder).free
         entries = stored_prefixes(self._folder)
         total = sum(size for _, size, _ in entries)
@@ -126,29 +144,35 @@ class PrefixStore:
         return [*self._folder_of(self._identity()).glob(f"{_name_of(tokens)}-*{SUFFIX}")]
 
     def _folder_of(self, identity: Identity) -> Path:
-        return self._folder / _digest(identity.encode())
+        return self._folder / _digest(identity.encode() + self._computed_by.encode())
 
     def _beginnings(self, tokens: Sequence[int]) -> list[Path]:
         """Returns what is kept and needn't be, when a longer prompt that begins with it is."""
         found = []
         for path in self._candidates(tokens):
-            with contextlib.suppress(EdgeqwenError, OSError, ValueError):
-                state = self._open(path)
-                if common_prefix(state.tokens, tokens) == len(state.tokens):
+            with contextlib.suppress(EdgeqwenError, OSError), self._open(path) as (handle, whose):
+                known = read_tokens(handle, path, whose)[1]
+                if common_prefix(known, tokens) == len(known):
                     found.append(path)
-                state.close()
         return found
 
-    def _open(self, path: Path) -> SessionState:
-        """Maps an entry of this model, to be written aside."""
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[tuple[int, Identity]]:
+        """Opens an entry of this model: its handle and identity."""
         handle = open_session(path, os.O_RDONLY)
         try:
             identity = read_identity(handle, path)
             if (why := self._identity().difference(identity)) is not None:
                 raise EdgeqwenError(why)
-            return read_state(handle, path, identity, mmap.ACCESS_COPY)
+            yield handle, identity
         finally:
             os.close(handle)
+
+
+def _is_sound(segment: MappedSegment, identity: Identity) -> bool:
+    covered, expected = segment.seal
+    kv = segment.view(0, identity.layout.segment_bytes)
+    return 0 < covered <= SEGMENT and identity.layout.checksum(kv, covered) == expected
 
 
 def stored_prefixes(folder: Path) -> list[tuple[Path, int, float]]:
@@ -164,15 +188,23 @@ def stored_prefixes(folder: Path) -> list[tuple[Path, int, float]]:
 def clear_prefixes(folder: Path) -> tuple[int, int]:
     """Deletes all that is kept; returns how many prompts and bytes that were."""
     n = n_bytes = 0
-    with _locked(folder):
+    with _locked(folder) as is_locked:
         for path, size, _ in stored_prefixes(folder):
             with contextlib.suppress(OSError):
                 path.unlink()
                 n, n_bytes = n + 1, n_bytes + size
-        for path in [*folder.glob("*/.*.new"), *folder.glob("*/")]:
+        if is_locked:  # else somebody is writing
+            _delete_halves(folder)
+        for path in folder.glob("*/"):
             with contextlib.suppress(OSError):
-                path.unlink() if path.is_file() else path.rmdir()
+                path.rmdir()
     return n, n_bytes
+
+
+def _delete_halves(folder: Path) -> None:
+    for path in folder.glob("*/.*.new"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -9,11 +9,7 @@ from edgeqwen.kernels.attention_types import SEGMENT
 
 
 class Sequence:
-    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``.
-
-    ``n_in_order``: of so many of the first tokens, keys and values are what reading them alone
-    gives. Those behind tokens that were forgotten still know these.
-    """
+    """Tokens that the model has read, and their KV cache. Made by ``Engine.new_sequence``."""
 
     def __init__(self, layout: CacheLayout, store: Store | None = None) -> None:
         """Takes ``store`` over; by default, the sequence is empty and lives in memory."""
@@ -21,7 +17,6 @@ class Sequence:
         self._store: Store = MemoryStore(layout) if store is None else store
         self._table = self._targets = np.zeros(0, np.int64)
         self._closed = False
-        self.n_in_order = self.n_tokens
 
     @property
     def tokens(self) -> list[int]:
@@ -31,6 +26,14 @@ class Sequence:
     @property
     def n_tokens(self) -> int:
         return len(self._store.tokens)
+
+    @property
+    def n_in_order(self) -> int:
+        """Of so many of the first tokens, keys and values are what reading them alone gives.
+
+        Those behind tokens that were forgotten still know these.
+        """
+        return min(self._store.first_moved, self.n_tokens)
 
     @property
     def store(self) -> Store:
@@ -55,8 +58,6 @@ class Sequence:
 
     def extend(self, tokens: list[int]) -> None:
         """Appends tokens whose keys and values a step has written."""
-        if self.n_in_order == self.n_tokens:
-            self.n_in_order += len(tokens)
         self._store.append(tokens)
 
     def truncate(self, n_tokens: int) -> None:
@@ -67,7 +68,6 @@ class Sequence:
                 f"can't truncate to {n_tokens} tokens: the sequence holds {self.n_tokens}"
             )
         self._table = np.zeros(0, np.int64)
-        self.n_in_order = min(self.n_in_order, n_tokens)
         self._store.truncate(n_tokens)
 
     def move_to(self, keep: int, n_dropped: int) -> tuple[int, int]:
@@ -78,14 +78,14 @@ class Sequence:
         next. Raises OptionError or DiskError when there is no room, and ClosedError.
         """
         self._check_open()
-        targets = self._store.targets(keep, self.n_tokens - n_dropped)
+        # First: a store that fails half-way may have given segments back.
         self._table = np.zeros(0, np.int64)
+        targets = self._store.targets(keep, self.n_tokens - n_dropped)
         self._targets = np.array([segment.address for segment in targets], np.int64)
         return self.reserve(0), int(self._targets.ctypes.data)
 
     def moved(self, keep: int, n_dropped: int) -> None:
         """Forgets tokens over whose places the later ones were moved."""
-        self.n_in_order = min(self.n_in_order, keep)
         self._store.moved(keep, n_dropped)
         self._table = np.zeros(0, np.int64)
 
@@ -94,9 +94,7 @@ class Sequence:
 
         Each may then be continued without the other. Raises OptionError and ClosedError.
         """
-        copy = Sequence(self.layout, self.copied(self.n_tokens if n_tokens is None else n_tokens))
-        copy.n_in_order = min(self.n_in_order, copy.n_tokens)
-        return copy
+        return Sequence(self.layout, self.copied(self.n_tokens if n_tokens is None else n_tokens))
 
     def copied(self, n_tokens: int) -> MemoryStore:
         """Returns the first ``n_tokens`` tokens, for another sequence. Raises like ``fork``."""

@@ -1,6 +1,7 @@
 """Copies of sessions: into memory or another file, beside whoever writes them."""
 
 import contextlib
+import dataclasses
 import mmap
 import os
 from collections.abc import Iterator
@@ -18,22 +19,20 @@ from edgeqwen.cache.session_format import (
     units,
 )
 from edgeqwen.cache.session_lock import SessionLock
+from edgeqwen.cache.session_paths import exists, open_session, real_path
 from edgeqwen.cache.session_state import (
     SessionState,
-    exists,
-    open_session,
     read_commits,
     read_identity,
     read_state,
     read_transcript,
-    real_path,
     write_head,
 )
 from edgeqwen.cache.store import MemoryStore
 from edgeqwen.errors import SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
 
-_ATTEMPTS = 3
+ATTEMPTS = 3
 
 
 @contextlib.contextmanager
@@ -56,7 +55,7 @@ def reading(path: Path) -> Iterator[tuple[int, Identity, SessionState]]:
 
 def _read_state(handle: int, path: Path, identity: Identity) -> SessionState:
     """Reads the state of a session that may be written to at the same time."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         before = read_commits(handle)
         try:
             return read_state(handle, path, identity, mmap.ACCESS_READ)
@@ -64,7 +63,7 @@ def _read_state(handle: int, path: Path, identity: Identity) -> SessionState:
             if before and before == read_commits(handle):
                 raise
     if before:
-        raise _restless(path)
+        raise restless(path)
     return read_state(handle, path, identity, mmap.ACCESS_READ)
 
 
@@ -84,12 +83,13 @@ def copy_to_memory(path: Path, expected: Identity) -> tuple[MemoryStore, bytes, 
 
     Raises SessionError for another model's session, or one that changes all the time.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         with reading(path) as (handle, identity, state):
             if why := expected.difference(identity):
-                raise SessionError(f"{path}: can't be continued: {why}; load that model")
+                raise SessionError(f"{path}: can't be continued: {why}")
             layout = identity.layout
             store = MemoryStore(layout, state.tokens)
+            store.first_moved = state.commit.first_moved
             transcript = _transcript(handle, state, path)
             if transcript is None:
                 continue
@@ -99,7 +99,7 @@ def copy_to_memory(path: Path, expected: Identity) -> tuple[MemoryStore, bytes, 
             if is_still(handle, state):
                 return store, transcript, state.commit.edits
             store.close()
-    raise _restless(path)
+    raise restless(path)
 
 
 def copy_session(source: Path, target: Path) -> None:
@@ -114,11 +114,11 @@ def copy_session(source: Path, target: Path) -> None:
     try:
         if exists(target):
             raise SessionError(f"{target}: is there already; name another file")
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             with contextlib.suppress(_Changed), replacement(target) as copy:
                 _copy(source, copy, target)
                 return
-        raise _restless(source)
+        raise restless(source)
     finally:
         lock.release()
 
@@ -130,16 +130,19 @@ class _Changed(Exception):  # noqa: N818
 def _copy(source: Path, copy: int, target: Path) -> None:
     """Copies what a session names, and records that name it. Raises _Changed."""
     with reading(source) as (handle, identity, state):
+        # What belongs to no token, or to no message, is what somebody took away.
+        used = state.commit.segments[: n_segments(len(state.tokens))]
+        commit = dataclasses.replace(state.commit, segments=used)
         segment_units = units(KV_OFFSET + identity.layout.segment_bytes)
-        extents = [Extent(first, segment_units) for first in state.commit.segments]
-        if state.commit.transcript is not None:
-            extents.append(state.commit.transcript)
+        parts = [(Extent(first, segment_units), segment_units * UNIT_BYTES) for first in used]
+        if commit.transcript is not None:
+            parts.append((commit.transcript, commit.transcript_bytes))
         # Not the source's records: they may name by now what isn't copied. All will be on the disk.
-        write_head(copy, target, identity, state.commit.all_stored())
-        for extent in extents:
+        write_head(copy, target, identity, commit.all_stored())
+        for extent, n_bytes in parts:
             allocate(copy, extent.offset, extent.n_units * UNIT_BYTES, target)
             with refusals(target):
-                copy_bytes(handle, copy, extent.offset, extent.offset, extent.n_units * UNIT_BYTES)
+                copy_bytes(handle, copy, extent.offset, extent.offset, n_bytes)
         with refusals(target):
             _seal(copy, state, identity.layout)
         if not is_still(handle, state):
@@ -149,7 +152,8 @@ def _copy(source: Path, copy: int, target: Path) -> None:
 def _seal(copy: int, state: SessionState, layout: CacheLayout) -> None:
     """Adds the checksums that a copy hasn't yet, unless one that it has is wrong.
 
-    Of the copy's own bytes: the source's may be others by now.
+    Of the copy's own bytes: the source's may be others by now. What lies behind the last token is
+    cleared.
     """
     for i in range(n_segments(len(state.tokens))):
         n = min(SEGMENT, len(state.tokens) - i * SEGMENT)
@@ -159,7 +163,10 @@ def _seal(copy: int, state: SessionState, layout: CacheLayout) -> None:
         kv = segment.view(0, size)
         if covered != n and (not 0 < covered < n or layout.checksum(kv, covered) == expected):
             segment.seal = n, layout.checksum(kv, n)
-            segment.flush()
+        if n < SEGMENT:
+            segment.tokens[n:] = 0
+            layout.clear(kv, n)
+        segment.flush()
         del kv
         segment.close()
 
@@ -193,7 +200,8 @@ def copy_bytes(source: int, target: int, start: int, to: int, n_bytes: int) -> N
         start, to, n_bytes = start + len(part), to + len(part), n_bytes - len(part)
 
 
-def _restless(path: Path) -> SessionError:
+def restless(path: Path) -> SessionError:
+    """Returns the error of a session that is never the same for as long as reading it takes."""
     return SessionError(
         f"{path}: is changed all the time by who has it open; try again later, or close it there"
     )

@@ -42,19 +42,18 @@ from edgeqwen.cache.session_format import (
     free_extent,
     units,
 )
-from edgeqwen.cache.session_lock import SessionLock
+from edgeqwen.cache.session_lock import SessionLock, lock_handle
+from edgeqwen.cache.session_paths import exists, open_session, real_path
 from edgeqwen.cache.session_slots import CommitSlots
 from edgeqwen.cache.session_state import (
     SessionState,
-    exists,
-    open_session,
     read_identity,
     read_state,
     read_transcript,
-    real_path,
     tokens_crc,
     write_head,
 )
+from edgeqwen.cache.tokens import in_order_until
 from edgeqwen.errors import ContextFullError, SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
 
@@ -79,8 +78,8 @@ class SessionFile:
         self._slots = CommitSlots(handle, path, state.commit)
         # In both slots: where one can't be read, it must not come back to life later. What was lost
         # with the system is lost here.
-        self._slots.write_both(dataclasses.replace(state.commit, boot=boot_identity()))
-        self._unseal(len(self.tokens))
+        self._slots.write(dataclasses.replace(state.commit, boot=boot_identity()))
+        self._seal_again()
 
     @classmethod
     def create(
@@ -134,11 +133,12 @@ class SessionFile:
     def _opened(cls, path: Path, expected: Identity, lock: SessionLock) -> "SessionFile":
         handle = open_session(path, os.O_RDWR)
         try:
+            lock_handle(handle, path)
             identity = read_identity(handle, path)
             if why := expected.difference(identity):
                 raise SessionError(
-                    f"{path}: can't be continued: {why}; load that model, or have the "
-                    "conversation read again by this one (rebuild, --rebuild)"
+                    f"{path}: can't be continued: {why}, or have the conversation read again by "
+                    "this model (rebuild, --rebuild)"
                 )
             state = read_state(handle, path, identity, mmap.ACCESS_WRITE)
             # A file that was copied may have holes, for which a full disk has no room.
@@ -154,6 +154,11 @@ class SessionFile:
     @property
     def _commit(self) -> Commit:
         return self._slots.commit
+
+    @property
+    def first_moved(self) -> int:
+        """See ``edgeqwen.cache.store.Store``."""
+        return self._commit.first_moved
 
     @property
     def edits(self) -> int:
@@ -198,20 +203,24 @@ class SessionFile:
         # Whole segments of it: the seal of one that is cut into doesn't hold any more.
         n_stored = n_tokens // SEGMENT * SEGMENT if was_stored else self._commit.n_stored
         kept = self.segments[: n_segments(n_tokens)]
-        self._commit_edit(kept, n_stored, to_disk=was_stored)
+        first_moved = in_order_until(self._commit.first_moved, n_tokens)
+        self._commit_edit(kept, n_stored, first_moved, to_disk=was_stored)
         for segment in self.segments[len(kept) :]:
             segment.close()
         self.segments = kept
-        self._unseal(n_tokens)
+        if n_tokens % SEGMENT and self.segments[-1].seal[0] > n_tokens % SEGMENT:
+            self.segments[-1].seal = 0, 0  # of what will be written over
 
     def targets(self, keep: int, n_tokens: int) -> Sequence[MappedSegment]:
         """See ``edgeqwen.cache.store.Store``: beside what is committed, which must stay whole."""
         first = keep // SEGMENT
         self._targets = self.segments[:first]
-        for segment in self.segments[first : n_segments(n_tokens)]:
-            made = self._map(self._allocate(units(KV_OFFSET + self._kv_bytes)))
-            self._targets.append(made)
-            made.view(0, self._kv_bytes)[:] = segment.view(0, self._kv_bytes)
+        for _ in range(first, n_segments(n_tokens)):
+            self._targets.append(self._map(self._allocate(units(KV_OFFSET + self._kv_bytes))))
+        if keep % SEGMENT:
+            # The others are written as a whole, as far as there are tokens.
+            kept = self.segments[first].view(0, self._kv_bytes)
+            self._targets[first].view(0, self._kv_bytes)[:] = kept
         return self._targets
 
     def moved(self, keep: int, n_dropped: int) -> None:
@@ -224,15 +233,16 @@ class SessionFile:
             segment.tokens[: len(ids)] = ids
             segment.seal = 0, 0
         n_stored = min(self._commit.n_stored, first * SEGMENT)
-        self._commit_edit(self.segments, n_stored, to_disk=True)
+        first_moved = min(self._commit.first_moved, keep)
+        self._commit_edit(self.segments, n_stored, first_moved, to_disk=True)
         for segment in old[first:]:
             segment.close()
 
     def _commit_edit(
-        self, segments: Sequence[MappedSegment], n_stored: int, *, to_disk: bool
+        self, segments: Sequence[MappedSegment], n_stored: int, first_moved: int, *, to_disk: bool
     ) -> None:
         """Commits that of the tokens there were, those of ``tokens`` are left, in ``segments``."""
-        self._slots.write_both(
+        self._slots.write(
             dataclasses.replace(
                 self._commit,
                 n_tokens=len(self.tokens),
@@ -241,6 +251,7 @@ class SessionFile:
                 stored_crc=tokens_crc(self.tokens[:n_stored]),
                 edits=self._commit.edits + 1,
                 segments=tuple(segment.extent.first for segment in segments),
+                first_moved=first_moved,
                 time=time.time(),
             ),
             to_disk=to_disk,
@@ -266,7 +277,7 @@ class SessionFile:
             extent = self._allocate(units(len(data)))
             with refusals(self.path):
                 write(self._handle, extent.offset, data)
-        self._slots.write_both(
+        self._slots.write(
             dataclasses.replace(
                 self._commit,
                 transcript_unit=extent.first if extent else 0,
@@ -293,7 +304,7 @@ class SessionFile:
             if stored != self._commit:
                 # First what the record says is there.
                 sync(self._handle)
-                self._slots.write_both(stored, to_disk=True)
+                self._slots.write(stored, to_disk=True)
 
     def close(self) -> None:
         """Seals the file and lets others open it. Idempotent."""
@@ -334,7 +345,9 @@ class SessionFile:
         allocate(self._handle, extent.offset, size, self.path)
         return extent
 
-    def _unseal(self, n_tokens: int) -> None:
-        """Takes away a seal that covers more than so many tokens, which will be written over."""
-        if n_tokens % SEGMENT and self.segments[n_tokens // SEGMENT].seal[0] > n_tokens % SEGMENT:
-            self.segments[n_tokens // SEGMENT].seal = 0, 0
+    def _seal_again(self) -> None:
+        """Seals anew what a seal covers beyond the last token: what was lost with the system."""
+        index, n = divmod(len(self.tokens), SEGMENT)
+        if n and self.segments[index].seal[0] > n:
+            kv = self.segments[index].view(0, self._kv_bytes)
+            self.segments[index].seal = n, self.identity.layout.checksum(kv, n)

@@ -10,6 +10,7 @@ All numbers are little-endian.
 """
 
 import dataclasses
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeqwen.cache.layout import CacheLayout, n_segments
+from edgeqwen.cache.tokens import ALL_IN_ORDER
 from edgeqwen.errors import SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
 
@@ -35,12 +37,14 @@ _IDENTITY = struct.Struct("<IIIIQ16s32s32sI256s")
 IDENTITY_BYTES = _HEAD.size + _IDENTITY.size
 
 _RECORD_HEAD = struct.Struct("<II")  # CRC-32 of what follows, bytes of the record
-_RECORD = struct.Struct("<QQI16sQIIIQIIIIdI")
+_RECORD = struct.Struct("<QQI16sQIIIQIIIIdII")
 # Where a record's number, its tokens and their CRC-32 are, in units of their own size.
 NUMBER_PLACE, TOKENS_PLACE, TOKENS_CRC_PLACE = 1, 2, 6
 MAX_SEGMENTS = (UNIT_BYTES - _RECORD_HEAD.size - _RECORD.size) // 4
 MAX_TRANSCRIPT_BYTES = 1 << 28
 _MOST_COUNTED = 1 << 62
+_YEAR_10000 = 253402300800
+"""In seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +115,26 @@ class Identity:
         return cls(layout, weights, settings, vocab, model)
 
     def difference(self, other: "Identity") -> str | None:
-        """Returns why keys and values of ``other`` can't be used with this model, if they can't."""
+        """Returns why keys and values of ``other`` can't be used with this model, and what to do.
+
+        None if they can.
+        """
         if self.weights != other.weights or self.vocab_size != other.vocab_size:
             named = f" ({other.model})" if other.model != self.model else ""
-            return f"it belongs to other weights{named} than the model's ({self.model})"
+            return f"it belongs to other weights{named} than the model's ({self.model}); load those"
         if self.layout.cache_type != other.layout.cache_type:
             return (
                 f"its cache type is {other.layout.cache_type}, the model's is "
-                f"{self.layout.cache_type}"
+                f"{self.layout.cache_type}; load the model with that of the session (cache_type, "
+                f"--kv {other.layout.cache_type})"
             )
         if self.layout != other.layout:
-            return "its keys and values have other shapes than the model's"
+            return "its keys and values have other shapes than the model's; load its own"
         if self.settings != other.settings:
-            return "it was computed with other RoPE settings (or another epsilon of the norms)"
+            return (
+                "it was computed with other RoPE settings (or another epsilon of the norms); load "
+                "the model with its own (rope_scaling, --yarn)"
+            )
         return None
 
 
@@ -151,7 +162,8 @@ class Commit:
 
     ``number`` grows with every record; ``n_tokens``: the tokens there are; ``tokens_crc``: the
     CRC-32 of their ids, int32. ``edits`` counts how often tokens were taken away. ``segments``: the
-    first unit of each segment's extent. ``time``: seconds since 1970.
+    first unit of each segment's extent. ``time``: seconds since 1970. ``first_moved``: see
+    ``edgeqwen.cache.store.Store``.
 
     What is named ``stored`` was written to the disk before the record: so many of the first tokens
     with their keys and values, and a transcript, perhaps an older one. The rest is in the system's
@@ -172,6 +184,7 @@ class Commit:
     stored_bytes: int = 0
     stored_transcript_crc: int = 0
     time: float = 0.0
+    first_moved: int = ALL_IN_ORDER
     segments: tuple[int, ...] = field(default=())
 
     def encode(self) -> bytes:
@@ -191,6 +204,7 @@ class Commit:
             self.stored_bytes,
             self.stored_transcript_crc,
             self.time,
+            self.first_moved,
             len(self.segments),
         ) + struct.pack(f"<{len(self.segments)}I", *self.segments)
         size = struct.pack("<I", _RECORD_HEAD.size + len(body))
@@ -211,7 +225,8 @@ class Commit:
         if n_bytes != _RECORD_HEAD.size + _RECORD.size + 4 * n:
             return None
         fields.append(struct.unpack_from(f"<{n}I", slot, _RECORD_HEAD.size + _RECORD.size))
-        return cls(*fields)
+        commit = cls(*fields)
+        return None if math.isnan(commit.time) else commit
 
     @property
     def transcript(self) -> Extent | None:
@@ -248,7 +263,7 @@ class Commit:
 
     def problem(self, segment_units: int, n_units: int) -> str | None:
         """Returns why the record can't be of a file of ``n_units`` units, if it can't."""
-        if max(self.number, self.edits) > _MOST_COUNTED or not 0 <= self.time < _MOST_COUNTED:
+        if max(self.number, self.edits) > _MOST_COUNTED or not 0 <= self.time < _YEAR_10000:
             return "its counters are out of range"
         if max(self.transcript_bytes, self.stored_bytes) > MAX_TRANSCRIPT_BYTES:
             return f"its messages can't take {max(self.transcript_bytes, self.stored_bytes)} bytes"

@@ -1,6 +1,13 @@
-"""Who may write a session: one process, and in it one ``SessionFile``."""
+"""Who may write a session: one process, and in it one ``SessionFile``.
+
+A file beside the session is locked, for the session itself may be replaced; and so is the session,
+for it may have been given another name.
+"""
 
 import contextlib
+import errno
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +15,9 @@ from edgeqwen.errors import DiskError, SessionLockedError
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+
+_BEYOND = (1 << 62) - 1
 
 
 def lock_path(path: Path) -> Path:
@@ -39,10 +49,7 @@ class SessionLock:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise SessionLockedError(
-                f"{path}: is open in another program or another conversation; close it there, or "
-                "take a copy of it (fork, --fork)"
-            ) from None
+            raise _is_open(path) from None
         except (OSError, NotImplementedError) as error:  # the latter: no locks in this file system
             reason = getattr(error, "strerror", None) or error
             raise DiskError(
@@ -55,3 +62,32 @@ class SessionLock:
         """Lets others write. Idempotent."""
         with contextlib.suppress(OSError):
             self._lock.release()
+
+
+def lock_handle(handle: int, path: Path) -> None:
+    """Locks an open session, by whatever name it was opened, until its handle is closed.
+
+    Raises SessionLockedError.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Locked bytes can't be read by others there: one that no session has.
+            os.lseek(handle, _BEYOND, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise _is_open(path) from error
+        # Other file systems than those of the system's own disks may know no such locks.
+
+
+def _is_open(path: Path) -> SessionLockedError:
+    return SessionLockedError(
+        f"{path}: is open in another program or another conversation; close it there, or take a "
+        "copy of it (fork, --fork)"
+    )

@@ -15,6 +15,9 @@ from edgeqwen.cache.session_format import (
     Commit,
 )
 
+PAGE = 4096
+"""Bytes that a disk writes as a whole."""
+
 
 class CommitSlots:
     """Both slots of a file, mapped; ``commit`` is the newest record.
@@ -43,18 +46,18 @@ class CommitSlots:
             slot.write(commit.encode())
             self._n_alike += 1
 
-    def write(self, commit: Commit) -> None:
-        """Commits a record under the next number, which it is given."""
-        commit.number = self.commit.number + 1
-        self._slots[commit.number % 2].write(commit.encode())
-        self.commit, self._n_alike = commit, 1
-
-    def write_both(self, commit: Commit, *, to_disk: bool = False) -> None:
-        """Commits a record and writes it again over the older; ``to_disk``: one after the other.
+    def write(self, commit: Commit, *, to_disk: bool = False) -> None:
+        """Commits a record, and writes it again over the older; ``to_disk``: one after the other.
 
         Raises DiskError.
         """
-        self.write(commit)
+        commit.number = self.commit.number + 1
+        record = commit.encode()
+        # What changes with every token is in its first page. Where others change, a power failure
+        # could leave halves of records in both slots.
+        to_disk = to_disk or (len(record) > PAGE and commit.segments != self.commit.segments)
+        self._slots[commit.number % 2].write(record)
+        self.commit, self._n_alike = commit, 1
         if to_disk:
             self._sync()
         self.append(commit.n_tokens, commit.tokens_crc)

@@ -1,6 +1,6 @@
 """How a session file begins; and its newest commit that can be trusted, read and mapped."""
 
-import mmap
+import contextlib
 import os
 import struct
 import zlib
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeqwen.cache.disk import BINARY, allocate, boot_identity, refusals, write
+from edgeqwen.cache.disk import allocate, boot_identity, refusals, write
+from edgeqwen.cache.layout import n_segments
 from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import (
     FIRST_UNIT,
@@ -24,7 +25,9 @@ from edgeqwen.cache.session_format import (
     Identity,
     units,
 )
+from edgeqwen.cache.session_paths import open_session
 from edgeqwen.errors import SessionError
+from edgeqwen.kernels.attention_types import SEGMENT
 
 
 @dataclass(slots=True)
@@ -40,43 +43,6 @@ class SessionState:
         for segment in self.segments:
             segment.close()
         self.segments.clear()
-
-
-def open_session(path: Path, flags: int) -> int:
-    """Opens a session file; returns its handle. Raises SessionError and DiskError."""
-    try:
-        # Before opening it: opening a pipe would wait for a writer.
-        if not path.is_file():
-            what = "is no regular file, expected a session" if exists(path) else "no such session"
-            raise SessionError(f"{path}: {what}")
-    except OSError as error:
-        raise _unreachable(path, error) from error
-    if flags == os.O_RDONLY:
-        try:
-            return os.open(path, flags | BINARY)
-        except OSError as error:
-            raise SessionError(f"{path}: can't be read: {error.strerror or error}") from error
-    with refusals(path):
-        return os.open(path, flags | BINARY)
-
-
-def real_path(path: Path) -> Path:
-    """Returns a file's only name: absolute and without links, so that all lock the same file."""
-    return Path(os.path.realpath(path))
-
-
-def exists(path: Path) -> bool:
-    """Whether there is a file of that name. Raises SessionError where that can't be told."""
-    try:
-        return path.exists()
-    except OSError as error:
-        raise _unreachable(path, error) from error
-
-
-def _unreachable(path: Path, error: OSError) -> SessionError:
-    if isinstance(error, PermissionError):
-        return SessionError(f"{path}: permission denied; make its folder readable")
-    return SessionError(f"{path}: can't be read: {error.strerror or error}")
 
 
 def write_head(handle: int, path: Path, identity: Identity, commit: Commit) -> None:
@@ -120,29 +86,20 @@ def is_of_this_boot(commit: Commit) -> bool:
     return commit.boot == boot_identity() != bytes(16)
 
 
-def read_state(handle: int, path: Path, identity: Identity, access: int) -> SessionState:
-    """Maps what the newest whole commit names, if all of that is there.
+def read_tokens(handle: int, path: Path, identity: Identity) -> tuple[Commit, list[int]]:
+    """Returns the newest record that can be trusted, and its tokens.
 
     Raises SessionError, telling what is wrong with each record.
     """
     problems: list[str] = []
-    kv_bytes = identity.layout.segment_bytes
-    segment_units = units(KV_OFFSET + kv_bytes)
+    segment_units = units(KV_OFFSET + identity.layout.segment_bytes)
     for commit in read_commits(handle):
-        n_units = os.fstat(handle).st_size // UNIT_BYTES
-        problem = commit.problem(segment_units, n_units)
+        problem = commit.problem(segment_units, os.fstat(handle).st_size // UNIT_BYTES)
         if problem is None:
-            try:
-                segments = [
-                    MappedSegment(handle, Extent(first, segment_units), kv_bytes, access)
-                    for first in commit.segments
-                ]
-            except (OSError, ValueError, OverflowError) as error:  # no memory, or cut meanwhile
-                raise SessionError(f"{path}: can't be mapped into memory: {error}") from error
-            state = SessionState(commit, segments, token_ids(segments, commit.n_tokens))
-            if _are_sound(state, identity.vocab_size):
-                return state
-            state.close()
+            tokens = _token_ids(handle, commit)
+            in_vocabulary = not tokens or (min(tokens) >= 0 and max(tokens) < identity.vocab_size)
+            if in_vocabulary and tokens_crc(tokens) == commit.tokens_crc:
+                return commit, tokens
             problem = f"the checksum of its {commit.n_tokens} tokens is wrong"
         if problem not in problems:
             problems.append(problem)
@@ -150,6 +107,21 @@ def read_state(handle: int, path: Path, identity: Identity, access: int) -> Sess
         f"{path}: is damaged: {'; '.join(problems) or 'it has no commit record'}; restore it from "
         "a copy, or have what is left of the conversation read again (rebuild, --rebuild)"
     )
+
+
+def read_state(handle: int, path: Path, identity: Identity, access: int) -> SessionState:
+    """Maps what the newest record names that can be trusted. Raises SessionError."""
+    commit, tokens = read_tokens(handle, path, identity)
+    kv_bytes = identity.layout.segment_bytes
+    segment_units = units(KV_OFFSET + kv_bytes)
+    try:
+        segments = [
+            MappedSegment(handle, Extent(first, segment_units), kv_bytes, access)
+            for first in commit.segments
+        ]
+    except (OSError, ValueError, OverflowError) as error:  # no memory, or cut meanwhile
+        raise SessionError(f"{path}: can't be mapped into memory: {error}") from error
+    return SessionState(commit, segments, tokens)
 
 
 def read_transcript(handle: int, commit: Commit, path: Path) -> bytes:
@@ -169,8 +141,8 @@ def read_transcript(handle: int, commit: Commit, path: Path) -> bytes:
 def salvage(path: Path) -> tuple[bytes, list[int], int]:
     """Returns what is left of a conversation in a damaged or foreign session.
 
-    Its transcript; the tokens, none where they can't be trusted; and the number of edits. Raises
-    SessionError where no transcript is left.
+    Its transcript, empty where nothing was said; the tokens, none where they can't be trusted; and
+    the number of edits. Raises SessionError where nothing can be told.
     """
     handle = open_session(path, os.O_RDONLY)
     try:
@@ -187,36 +159,30 @@ def salvage(path: Path) -> tuple[bytes, list[int], int]:
             except SessionError:
                 continue
             tokens: list[int] = []
-            try:
-                identity = read_identity(handle, path)
-                state = read_state(handle, path, identity, mmap.ACCESS_READ)
-                tokens = state.tokens
-                state.close()
-            except SessionError:
-                pass
+            with contextlib.suppress(SessionError):
+                _, tokens = read_tokens(handle, path, read_identity(handle, path))
             return transcript, tokens, commit.edits
+        if commits and all(commit.transcript is None for commit in commits):
+            with contextlib.suppress(SessionError):
+                commit, tokens = read_tokens(handle, path, read_identity(handle, path))
+                return b"", tokens, commit.edits
     finally:
         os.close(handle)
     raise SessionError(f"{path}: no messages are left in it; begin a new session")
 
 
-def token_ids(segments: Sequence[MappedSegment], n_tokens: int) -> list[int]:
-    """Returns the first ids that segments hold."""
-    if not segments:
-        return []
-    ids: list[int] = np.concatenate([segment.tokens for segment in segments])[:n_tokens].tolist()
+def _token_ids(handle: int, commit: Commit) -> list[int]:
+    parts = []
+    for unit in commit.segments[: n_segments(commit.n_tokens)]:
+        os.lseek(handle, unit * UNIT_BYTES, os.SEEK_SET)
+        parts.append(_read(handle, 4 * SEGMENT))
+    ids: list[int] = np.frombuffer(b"".join(parts), "<i4")[: commit.n_tokens].tolist()
     return ids
 
 
 def tokens_crc(tokens: Sequence[int], before: int = 0) -> int:
     """Returns the CRC-32 of ids as int32, behind others whose CRC-32 is ``before``."""
     return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens), before)
-
-
-def _are_sound(state: SessionState, vocab_size: int) -> bool:
-    tokens = state.tokens
-    in_vocabulary = not tokens or (min(tokens) >= 0 and max(tokens) < vocab_size)
-    return in_vocabulary and tokens_crc(tokens) == state.commit.tokens_crc
 
 
 def _read(handle: int, n_bytes: int) -> bytes:

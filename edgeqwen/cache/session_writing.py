@@ -47,6 +47,12 @@ def write_session(path: Path, identity: Identity, store: MemoryStore) -> None:
                 _write_segment(handle, extent, identity, store, i)
 
 
+def session_bytes(identity: Identity, store: MemoryStore) -> int:
+    """Returns how large the file will be."""
+    segment_units = units(KV_OFFSET + identity.layout.segment_bytes)
+    return (FIRST_UNIT + len(store.segments) * segment_units) * UNIT_BYTES
+
+
 def _write_segment(
     handle: int, extent: Extent, identity: Identity, store: MemoryStore, i: int
 ) -> None:

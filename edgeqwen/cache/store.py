@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgeqwen.cache.layout import CacheLayout, n_segments
 from edgeqwen.cache.region import Region
+from edgeqwen.cache.tokens import ALL_IN_ORDER, in_order_until
 from edgeqwen.kernels.attention_types import SEGMENT
 
 # Reading so few tokens of a prompt takes no longer than finding and mapping them.
@@ -33,6 +34,14 @@ class Store(Protocol):
     """Tokens, and segments with room for at least as many."""
 
     tokens: list[int]
+
+    @property
+    def first_moved(self) -> int:
+        """The first position that was moved when tokens before it were forgotten.
+
+        From there on, keys and values aren't what reading the tokens alone gives: they still know
+        what was forgotten. ALL_IN_ORDER where there is none.
+        """
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -106,6 +115,7 @@ class MemoryStore:
         """Takes ``segments`` over, which hold keys and values of ``tokens``."""
         self.layout = layout
         self.tokens: list[int] = [*tokens]
+        self.first_moved = ALL_IN_ORDER
         self.segments: list[SharedSegment] = [
             s if isinstance(s, SharedSegment) else SharedSegment(s) for s in segments
         ]
@@ -126,6 +136,7 @@ class MemoryStore:
             # Its other positions will be written anew, which other users must not see.
             self._own(n_kept - 1)
         del self.tokens[n_tokens:]
+        self.first_moved = in_order_until(self.first_moved, n_tokens)
         for segment in self.segments[n_kept:]:
             segment.close()
         del self.segments[n_kept:]
@@ -139,6 +150,7 @@ class MemoryStore:
     def moved(self, keep: int, n_dropped: int) -> None:
         """See ``Store``."""
         del self.tokens[keep : keep + n_dropped]
+        self.first_moved = min(self.first_moved, keep)
         self.truncate(len(self.tokens))
 
     def fork(self, n_tokens: int) -> "MemoryStore":
@@ -147,6 +159,7 @@ class MemoryStore:
         made = MemoryStore(
             self.layout, self.tokens[:n_tokens], [s.share() for s in self.segments[:n_full]]
         )
+        made.first_moved = in_order_until(self.first_moved, n_tokens)
         if n_tokens % SEGMENT:
             made.segments.append(self._copy_of(self.segments[n_full]))
         return made
@@ -155,6 +168,7 @@ class MemoryStore:
     def copy_of(cls, store: Store, layout: CacheLayout, n_tokens: int) -> "MemoryStore":
         """Returns a copy of the first ``n_tokens`` tokens of any store."""
         made = cls(layout, store.tokens[:n_tokens])
+        made.first_moved = in_order_until(store.first_moved, n_tokens)
         for segment in store.segments[: n_segments(n_tokens)]:
             made.segments.append(made._copy_of(segment))
         return made

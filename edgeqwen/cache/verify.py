@@ -1,12 +1,18 @@
 """What is in a session, and whether it is what was written."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeqwen.cache.layout import n_segments
-from edgeqwen.cache.session_copies import is_still, reading
+from edgeqwen.cache.session_copies import ATTEMPTS, reading, restless
 from edgeqwen.cache.session_format import Identity
-from edgeqwen.cache.session_state import is_of_this_boot, read_transcript
+from edgeqwen.cache.session_state import (
+    SessionState,
+    is_of_this_boot,
+    read_commits,
+    read_transcript,
+)
 from edgeqwen.errors import SessionError
 from edgeqwen.kernels.attention_types import SEGMENT
 
@@ -37,8 +43,8 @@ class Verification:
 
 def summarize(path: Path) -> SessionSummary:
     """Reads what a session is about. Raises SessionError where that can't be told."""
-    with reading(path) as (_, identity, state):
-        return _summary(path, identity, len(state.tokens), state.commit.time)
+    with reading(path) as (handle, identity, state):
+        return _summary(path, handle, identity, state)
 
 
 def verify(path: Path) -> Verification:
@@ -47,6 +53,15 @@ def verify(path: Path) -> Verification:
     Raises SessionError for a file whose records or tokens are damaged: then nothing else can be
     told.
     """
+    for _ in range(ATTEMPTS):
+        found, is_still_the_same = _verify(path)
+        if is_still_the_same or not found.problems:
+            return found
+    raise restless(path)
+
+
+def _verify(path: Path) -> tuple[Verification, bool]:
+    """Returns what is found, and whether nobody has written to the session meanwhile."""
     with reading(path) as (handle, identity, state):
         problems = []
         n_covered, n_tokens = 0, len(state.tokens)
@@ -54,7 +69,8 @@ def verify(path: Path) -> Verification:
             covered, expected = state.segments[i].seal
             n_here = min(SEGMENT, n_tokens - i * SEGMENT)
             n_stored = min(n_here, max(0, state.commit.n_stored - i * SEGMENT))
-            if covered > n_here and (n_stored < n_here or not is_of_this_boot(state.commit)):
+            lost = n_stored < n_here or not is_of_this_boot(state.commit)
+            if lost and n_here < covered <= SEGMENT:
                 continue  # of tokens that were taken away, or lost with the system
             if not n_stored <= covered <= n_here:
                 problems.append(
@@ -77,13 +93,12 @@ def verify(path: Path) -> Verification:
             read_transcript(handle, state.commit, path)
         except SessionError as error:
             problems.append(str(error).removeprefix(f"{path}: is damaged: ").partition(";")[0])
-        if problems and not is_still(handle, state):
-            raise SessionError(f"{path}: was changed while it was read; try again")
-        summary = _summary(path, identity, n_tokens, state.commit.time)
-        return Verification(summary, n_covered, tuple(problems))
+        summary = _summary(path, handle, identity, state)
+        same = [commit.number for commit in read_commits(handle)[:1]] == [state.commit.number]
+        return Verification(summary, n_covered, tuple(problems)), same
 
 
-def _summary(path: Path, identity: Identity, n_tokens: int, time: float) -> SessionSummary:
-    status = path.stat()
+def _summary(path: Path, handle: int, identity: Identity, state: SessionState) -> SessionSummary:
+    status = os.fstat(handle)
     n_bytes = 512 * status.st_blocks if hasattr(status, "st_blocks") else status.st_size
-    return SessionSummary(path, identity, n_tokens, n_bytes, time)
+    return SessionSummary(path, identity, len(state.tokens), n_bytes, state.commit.time)

@@ -68,6 +68,13 @@ class KeyBiases:
             for t in tilings
         }
 
+    @property
+    def most_bytes(self) -> int:
+        """The bytes that rotations of 256 positions take at most, as if all pairs needed them."""
+        if self._factor is None:
+            return 0
+        return SEGMENT // 32 * (self._config.head_dim // 2) * ROTATION_BYTES
+
     def rotations(self, n_positions: int) -> int:
         """Makes the rotations of so many positions; returns the address of their table, or 0.
 
@@ -82,7 +89,8 @@ class KeyBiases:
         if rows is None or len(rows) == 0:
             return 0
         n = -(-n_positions // SEGMENT)
-        if n > len(self._segments):
+        # The table comes last: what breaks off before it is done again.
+        if n > len(self._table):
             while len(self._segments) < n:
                 self._segments.append(self._rotations_of(len(self._segments), rows))
             self._table = np.array([segment.address for segment in self._segments], np.int64)
@@ -110,15 +118,16 @@ class KeyBiases:
             chosen[i] = (magnitudes > limit) & np.isfinite(magnitudes)
             both = np.concatenate([chosen[i], chosen[i]], axis=-1)
             self._subtracted[i] = np.where(both, biases.reshape(n_kv, 2 * half), 0)
-        self._rows = np.flatnonzero(chosen.any(axis=(0, 1)))
+        rows = np.flatnonzero(chosen.any(axis=(0, 1)))
         place = np.zeros(half, np.int32)
-        place[self._rows] = np.arange(len(self._rows)) * ROTATION_BYTES
+        place[rows] = np.arange(len(rows)) * ROTATION_BYTES
         for index in np.ndindex(*chosen.shape[:2]):
             pairs = np.flatnonzero(chosen[index])
-            self._pairs[index][:HEADER] = len(pairs), len(self._rows) * ROTATION_BYTES
+            self._pairs[index][:HEADER] = len(pairs), len(rows) * ROTATION_BYTES
             self._pairs[index][HEADER:][: 2 * len(pairs)] = np.stack(
                 [place[pairs], pairs], axis=-1
             ).reshape(-1)
+        self._rows = rows  # last: what breaks off before it is done again
 
     def _spread(self, layer: LayerWeights) -> NDArray[np.float64]:
         """Returns about the standard deviation of W x in each KV head: float64 [n_kv_heads]."""

@@ -29,7 +29,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[NDArray[np.float32], float]:
 
     low = max(math.floor(dimension_of(scaling.beta_fast)), 0)
     high = min(math.ceil(dimension_of(scaling.beta_slow)), size - 1)
-    ramp = (np.arange(size // 2, dtype=np.float32) - low) / np.float32(max(high - low, 0.001))
+    ramp = (np.arange(size // 2, dtype=np.float32) - low) / np.float32((high - low) or 0.001)
     interpolated = np.clip(ramp, 0, 1).astype(np.float32)
     mixed = scaled * interpolated + frequencies * (1 - interpolated)
     return mixed.astype(np.float32), scaling.attention_factor

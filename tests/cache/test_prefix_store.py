@@ -10,19 +10,25 @@ import pytest
 
 from edgeqwen.cache import MemoryStore
 from edgeqwen.cache.prefix_store import PrefixStore, clear_prefixes, stored_prefixes
-from edgeqwen.cache.session_format import Identity
+from edgeqwen.cache.session_format import KV_OFFSET, Identity
+from edgeqwen.cache.session_state import read_tokens
 from edgeqwen.cache.verify import verify
-from tests.cache.filled import IDENTITY, LAYOUT, extend, holds, random_ids
+from tests.cache.filled import IDENTITY, LAYOUT, extend, flip, holds, random_ids
 
 PROMPT = random_ids(700)
 OTHER_MODEL = dataclasses.replace(IDENTITY, weights=b"x" * 32)
 
 
 def prefix_store(
-    folder: Path, who: Identity | None = None, *, known: bool = True, limit: int = 1 << 30
+    folder: Path,
+    who: Identity | None = None,
+    *,
+    known: bool = True,
+    limit: int = 1 << 30,
+    computed_by: str = "avx 1.0",
 ) -> PrefixStore:
     folder.mkdir(exist_ok=True)
-    return PrefixStore(folder, lambda: who or IDENTITY, lambda: known, limit)
+    return PrefixStore(folder, lambda: who or IDENTITY, lambda: known, limit, computed_by)
 
 
 def filled_store(tokens: list[int]) -> MemoryStore:
@@ -114,7 +120,14 @@ def test_a_model_that_was_never_read_is_not_read_for_it(tmp_path: Path) -> None:
     def never() -> Identity:
         raise AssertionError("the digest takes time")
 
-    assert PrefixStore(tmp_path, never, lambda: False, 1 << 30).find(PROMPT, 0) is None
+    assert PrefixStore(tmp_path, never, lambda: False, 1 << 30, "").find(PROMPT, 0) is None
+
+
+def test_what_other_instructions_have_computed_is_not_found(tmp_path: Path) -> None:
+    """Their sums may differ in the last bits."""
+    keep(prefix_store(tmp_path), filled_store(PROMPT))
+    assert prefix_store(tmp_path, computed_by="generic 1.0").find([*PROMPT, 1], 0) is None
+    assert prefix_store(tmp_path).find([*PROMPT, 1], 0) is not None
 
 
 def test_a_longer_prompt_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
@@ -163,9 +176,52 @@ def test_a_damaged_entry_is_as_if_it_were_not_there(tmp_path: Path, damage: str)
     assert prefixes.find([*PROMPT, 1], 0) is None
 
 
+@pytest.mark.parametrize("place", [0, 2 * LAYOUT.segment_bytes // 3])
+def test_damaged_keys_and_values_are_not_used(tmp_path: Path, place: int) -> None:
+    """Nor kept any longer; a sound entry that is shorter is used in its place."""
+    prefixes = prefix_store(tmp_path)
+    shorter = PROMPT[:400] + random_ids(300, 1)
+    for prompt in (shorter, PROMPT):
+        keep(prefixes, filled_store(prompt))
+    (path,) = [p for p, _, _ in stored_prefixes(tmp_path) if first_ids(p) == PROMPT]
+    flip(path, (3 + 3 * 1) * (1 << 16) + KV_OFFSET + place)  # in the second segment
+    before = prefixes.find([*PROMPT[:256], 1], -256)
+    assert before is not None, "what is sound of it is used"
+    found = prefixes.find([*PROMPT, 1], 0)
+    assert found is not None
+    assert holds(found, PROMPT[:400])
+    assert not path.exists()
+
+
+def test_the_limit_is_that_of_the_files(tmp_path: Path) -> None:
+    keep(prefix_store(tmp_path), filled_store(PROMPT))
+    [(path, size, _)] = stored_prefixes(tmp_path)
+    path.unlink()
+    keep(prefix_store(tmp_path, limit=size - 1), filled_store(PROMPT))
+    assert not stored_prefixes(tmp_path)
+    keep(prefix_store(tmp_path, limit=size), filled_store(PROMPT))
+    assert len(stored_prefixes(tmp_path)) == 1
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+    keep(prefix_store(tmp_path), filled_store(PROMPT))
+    [(path, _, _)] = stored_prefixes(tmp_path)
+    half = path.with_name(".half.prefix.new")
+    half.write_bytes(bytes(1000))
+    keep(prefix_store(tmp_path), filled_store(random_ids(600, 1)))
+    assert not half.exists()
+    assert len(stored_prefixes(tmp_path)) == 2
+
+
+def first_ids(path: Path) -> list[int]:
+    with path.open("rb") as file:
+        return read_tokens(file.fileno(), path, IDENTITY)[1]
+
+
 def test_a_folder_that_can_not_be_made_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    prefixes = PrefixStore(tmp_path / "file" / "folder", lambda: IDENTITY, lambda: True, 1 << 30)
+    folder = tmp_path / "file" / "folder"
+    prefixes = PrefixStore(folder, lambda: IDENTITY, lambda: True, 1 << 30, "")
     keep(prefixes, filled_store(PROMPT))
     assert prefixes.find([*PROMPT, 1], 0) is None
 

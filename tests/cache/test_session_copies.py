@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeqwen.cache import session_copies
@@ -13,7 +14,7 @@ from edgeqwen.cache.session_format import Identity
 from edgeqwen.cache.session_state import SessionState, read_state
 from edgeqwen.cache.verify import verify
 from edgeqwen.errors import SessionError, SessionLockedError
-from tests.cache.filled import IDENTITY, create, extend, holds, random_ids, restart
+from tests.cache.filled import IDENTITY, create, extend, holds, marks, opened, random_ids, restart
 
 
 def test_a_copy_in_memory_beside_who_writes_it(path: Path) -> None:
@@ -176,3 +177,26 @@ def test_copies_beside_a_busy_writer(path: Path) -> None:
     session.close()
     assert verify(path).problems == ()
     assert all("is changed all the time" in refusal for refusal in refusals), refusals
+
+
+def test_what_was_taken_away_is_not_in_a_copy(path: Path) -> None:
+    """Neither words nor ids nor keys, wherever they lay in the parts that are copied."""
+    secret, ids = b"the password is swordfish", random_ids(200, 7)
+    session = create(path, random_ids(300) + ids, b"said " * 20 + secret)
+    extend(session, random_ids(300, 8))
+    session.truncate(300)
+    session.set_transcript(b"a" * 70_000)
+    session.set_transcript(secret * 100)
+    session.set_transcript(b"said")  # in the place of the first
+    session.close()
+    mark = marks(random_ids(300) + ids)[350].tobytes() * 32
+    traces = [secret, np.array(ids[:20], "<i4").tobytes(), mark]
+    whole = path.read_bytes()
+    assert all(trace in whole for trace in traces)
+    copy_session(path, copy := path.with_name("copy"))
+    copied = copy.read_bytes()
+    assert not any(trace in copied for trace in traces)
+    assert verify(copy).problems == ()
+    with opened(copy) as session:
+        assert holds(session, random_ids(300))
+        assert session.transcript == b"said"

@@ -78,6 +78,21 @@ def test_all_names_of_a_session_are_one(path: Path, monkeypatch: pytest.MonkeyPa
         assert holds(session, random_ids(300))
 
 
+@pytest.mark.skipif(not hasattr(os, "link"), reason="the system has no hard links")
+def test_other_names_of_the_file_are_locked_too(path: Path) -> None:
+    session = create(path, random_ids(300))
+    os.link(path, link := path.with_name("hard"))
+    moved = path.with_name("moved")
+    for other in (link, moved):
+        if other == moved:
+            path.rename(moved)
+        with pytest.raises(SessionLockedError, match="is open in another program or another conv"):
+            SessionFile.open(other, IDENTITY)
+    session.close()
+    with opened(link) as session:
+        assert holds(session, random_ids(300))
+
+
 def test_another_thread_may_close_it_or_forget_it(path: Path) -> None:
     held = [create(path, [1])]
     run(held[0].close)

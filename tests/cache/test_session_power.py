@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeqwen.cache import session_slots, session_state
 from edgeqwen.cache.session_format import FIRST_UNIT, UNIT_BYTES, Commit
+from edgeqwen.cache.session_slots import CommitSlots
+from edgeqwen.cache.session_state import salvage
 from edgeqwen.cache.verify import verify
 from tests.cache.filled import create, extend, holds, opened, random_ids, restart, slot_of
 
@@ -95,3 +98,32 @@ def test_a_record_of_what_is_stored_comes_after_it(
     assert len(seen) == 2
     monkeypatch.undo()
     session.close()
+
+
+@pytest.mark.parametrize(("n_segments", "n_syncs"), [(900, 0), (1100, 2)])
+def test_records_of_several_pages_are_written_one_after_the_other(
+    path: Path, monkeypatch: pytest.MonkeyPatch, n_segments: int, n_syncs: int
+) -> None:
+    """Else the power could fail with halves of both on the disk."""
+    create(path).close()
+    found: list[int] = []
+    with path.open("r+b") as file:
+        handle = file.fileno()
+        monkeypatch.setattr(session_slots, "sync", lambda _: found.append(newest(handle)))
+        slots = CommitSlots(handle, path, Commit(number=5, segments=(3,)))
+        slots.write(Commit(segments=tuple(range(n_segments))))
+        assert found == [6, 7][:n_syncs]
+        slots.append(10, 1)  # changes its first page alone
+        slots.write(Commit(segments=tuple(range(n_segments))))
+        assert len(found) == n_syncs
+        assert newest(handle) == 10
+        slots.close()
+
+
+def newest(handle: int) -> int:
+    return session_state.read_commits(handle)[0].number
+
+
+def test_a_session_in_which_nothing_was_said_has_no_messages(path: Path) -> None:
+    create(path).close()
+    assert salvage(path) == (b"", [], 0)

@@ -1,11 +1,13 @@
 """Sequences in memory: forks share what is full, and never see what the other writes."""
 
+import ctypes
 import random
 
+import numpy as np
 import pytest
 
 from edgeqwen.cache import MemoryStore, Sequence
-from edgeqwen.cache.store import SharedSegment
+from edgeqwen.cache.store import Segment, SharedSegment
 from edgeqwen.errors import ClosedError, OptionError
 from tests.cache.filled import LAYOUT, create, extend, holds, random_ids
 
@@ -159,3 +161,28 @@ def test_senseless_numbers_and_closed_sequences_are_refused() -> None:
         sequence.truncate(0)
     with pytest.raises(ClosedError):
         sequence.store  # noqa: B018
+
+
+def test_a_sequence_whose_store_fails_has_no_table_of_what_was_given_back() -> None:
+    """A kernel would write to where nothing is any more."""
+    sequence = Sequence(LAYOUT)
+    sequence.reserve(700)
+    sequence.extend(random_ids(700))
+    fork = sequence.fork()  # shares the first segments, which moving tokens must copy
+    store = sequence.store
+    assert isinstance(store, MemoryStore)
+    made, n_made = store._copy_of, 0
+
+    def fail_at_the_second(segment: Segment) -> SharedSegment:
+        nonlocal n_made
+        n_made += 1
+        if n_made == 2:
+            raise OptionError("no memory")
+        return made(segment)
+
+    store._copy_of = fail_at_the_second  # type: ignore[method-assign]
+    with pytest.raises(OptionError):
+        sequence.move_to(10, 100)
+    table = ctypes.string_at(sequence.reserve(700), 8 * 3)
+    assert np.frombuffer(table, np.int64).tolist() == [s.address for s in store.segments]
+    fork.close()

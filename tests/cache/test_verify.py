@@ -1,13 +1,24 @@
 """Damage that opening doesn't look for is found, and its place is named."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import edgeqwen.cache.verify as verifying
 from edgeqwen.cache.session_file import SessionFile
 from edgeqwen.cache.session_format import KV_OFFSET, SEAL_OFFSET
 from edgeqwen.cache.verify import summarize, verify
-from tests.cache.filled import IDENTITY, LAYOUT, create, extend, first_segment, flip, random_ids
+from tests.cache.filled import (
+    IDENTITY,
+    LAYOUT,
+    create,
+    extend,
+    first_segment,
+    flip,
+    random_ids,
+    restart,
+)
 
 
 @pytest.fixture
@@ -83,3 +94,58 @@ def test_what_was_cut_into_is_no_problem(path: Path, kept: int) -> None:
     extend(session, random_ids(300, 1))
     session.abandon()
     assert verify(path).problems == ()
+
+
+def test_a_seal_whose_record_was_lost_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power failed while a session was sealed: its checksums were on the disk before."""
+    restart(monkeypatch, bytes([1] * 16))
+    session = SessionFile.open(path, IDENTITY)
+    session.seal()
+    extend(session, random_ids(100, 1))
+    kv = session.segments[1].view(0, LAYOUT.segment_bytes)
+    session.segments[1].seal = 144, LAYOUT.checksum(kv, 144)
+    del kv
+    session.abandon()
+    restart(monkeypatch, bytes([2] * 16))
+    assert verify(path).problems == ()
+    session = SessionFile.open(path, IDENTITY)
+    assert len(session.tokens) == 300
+    for _ in range(2):  # while it is open, and after it was killed
+        found = verify(path)
+        assert (found.problems, found.n_covered) == ((), 300)
+        session.abandon()
+
+
+def test_a_seal_of_more_than_there_are_is_damage_after_a_restart_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(path, segment_at(path, 0) + SEAL_OFFSET + 3, 7)
+    for boot in (1, 2):
+        assert len(verify(path).problems) == 1
+        restart(monkeypatch, bytes([boot] * 16))
+
+
+def test_an_answer_that_ends_meanwhile_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = SessionFile.open(path, IDENTITY)
+    original, n_calls = verifying.read_transcript, 0
+
+    def read_transcript(*arguments: Any) -> bytes:
+        nonlocal n_calls
+        n_calls += 1
+        return original(*arguments)
+
+    def n_segments(n: int) -> int:
+        if not session.tokens[300:]:  # after the records were read, and before the seals are
+            extend(session, random_ids(50, 1))
+            session.seal()
+        return -(-n // 256)
+
+    monkeypatch.setattr(verifying, "read_transcript", read_transcript)
+    monkeypatch.setattr(verifying, "n_segments", n_segments)
+    found = verify(path)
+    assert (found.problems, found.n_covered, n_calls) == ((), 350, 2)
+    session.close()

@@ -10,6 +10,10 @@ from tests.cli.running import run
 
 # The fake model takes 4000 bytes for a token, and 1 MB for its weights.
 N_LARGE = str(-(-LARGE // 4000))
+TRAINED = (
+    "edgeqwen: the model was trained for 1000 tokens, and does worse beyond them; --yarn FACTOR "
+    "makes its context longer\n"
+)
 
 
 @pytest.fixture
@@ -26,10 +30,12 @@ def test_a_large_context_that_was_asked_for(
 ) -> None:
     expected = (
         f"edgeqwen: a context of {N_LARGE} tokens takes up to 256.0 MiB of memory, "
-        "beside 976.6 KiB of weights\n"
+        f"beside 976.6 KiB of weights\n{TRAINED}"
     )
     assert run(*command, "-c", N_LARGE, answer="a").stderr == expected
-    assert run(*command, "-c", str(int(N_LARGE) - 1), answer="a").stderr == ""
+    assert run(*command, "-c", str(int(N_LARGE) - 1), answer="a").stderr == TRAINED
+    assert run(*command, "-c", "1001", answer="a").stderr == TRAINED
+    assert run(*command, "-c", "1000", answer="a").stderr == ""
     free[0] = None  # a system that doesn't tell
     assert run(*command, "-c", N_LARGE, answer="a").stderr == expected
 
@@ -48,7 +54,7 @@ def test_too_little_memory(free: list[int | None]) -> None:
     free[0] = 20_000_000
     assert run("chat", "x.gguf", "-c", "100000", answer="a").stderr == (
         "edgeqwen: warning: a context of 100000 tokens takes up to 381.5 MiB of memory, but only "
-        "19.1 MiB are free: --context 3072 fits\n"
+        f"19.1 MiB are free: --context 3072 fits\n{TRAINED}"
     )
     free[0] = 1_000_000
     assert run("chat", "x.gguf").stderr.endswith("are free: a smaller model needs less\n")

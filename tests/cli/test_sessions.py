@@ -124,6 +124,22 @@ def test_a_session_that_is_not_there(folder: Path, command: str) -> None:
     assert done.stderr.strip().endswith("nothing.session: no such session")
 
 
+def test_a_session_keeps_its_cache_type(folder: Path) -> None:
+    chat(folder, "37+48\n", "--session", "notes", "--kv", "q8_0")
+    assert "goes on after 2 messages" in chat(folder, "12+30\n", "--session", "notes")[0]
+    refused = edgeqwen(folder, "chat", "--session", "notes", "--kv", "f16", input="Thanks\n")
+    assert refused.returncode == 1
+    assert "load the model with that of the session (cache_type, --kv q8_0)" in refused.stderr
+    chat(folder, "12+30\n", "--session", "notes", "--rebuild", "--kv", "f16")
+    assert "goes on after 6 messages" in chat(folder, "12+30\n", "--session", "notes")[0]
+
+
+def test_a_system_prompt_is_kept_before_anything_is_said(folder: Path) -> None:
+    chat(folder, "37+48\n/system Be brief.\n", "--session", "notes")
+    shown = json.loads(edgeqwen(folder, "sessions", "show", "notes", "--json").stdout)
+    assert shown == [{"role": "system", "content": "Be brief."}]
+
+
 def test_what_is_no_session_is_not_to_be_rebuilt(folder: Path) -> None:
     path = folder.parent / "notes.txt"
     path.write_text("no session")

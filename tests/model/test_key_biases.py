@@ -2,12 +2,14 @@
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeqwen.kernels.cache_types import CACHE_TYPES
 from edgeqwen.kernels.key_biases import HEADER, ROTATION_BYTES
+from edgeqwen.model.key_biases import KeyBiases
 from edgeqwen.model.rope_frequencies import rope_frequencies
 from tests.engines import open_engine, tensors, write_model
 from tests.oracles import kernels as twins
@@ -114,3 +116,35 @@ def test_rotations_are_those_of_the_keys(tmp_path: Path) -> None:
                     turned = np.frombuffer(ctypes.string_at(start, ROTATION_BYTES), np.float32)
                     wide = expected[segment, tile, :, :, i].T
                     np.testing.assert_allclose(turned.reshape(2, 32), wide, rtol=0, atol=2.5e-7)
+
+
+@pytest.mark.parametrize("broken", ["_rotations_of", "_spread"])
+def test_what_is_broken_off_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Ctrl-C while biases are chosen, or rotations made: tables are never shorter than told."""
+    path = write_model(tmp_path / "m.gguf", **HEADS, k_bias=300.0)
+    tokens = list(range(3, 203)) * 4
+    with open_engine(path, cache_type="q8_0") as engine:
+        expected = engine.prefill(engine.new_sequence(), tokens).copy()
+    original = getattr(KeyBiases, broken)
+    for n in (1, 2, 3):
+        left = n
+
+        def fail(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            result = original(*arguments)
+            if left == 0:
+                raise KeyboardInterrupt
+            return result
+
+        with open_engine(path, cache_type="q8_0") as engine:
+            with monkeypatch.context() as patch:
+                patch.setattr(KeyBiases, broken, fail)
+                if broken == "_spread" and n > engine.config.n_layers:
+                    break
+                with pytest.raises(KeyboardInterrupt):
+                    engine.prefill(engine.new_sequence(), tokens)
+            found = engine.prefill(engine.new_sequence(), tokens)
+            np.testing.assert_array_equal(found, expected)

@@ -96,6 +96,11 @@ HF_SCALINGS = {
         "beta_fast": 16,
         "beta_slow": 2,
     },
+    "yarn of one token": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 1,
+    },
 }
 
 

@@ -174,6 +174,6 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
 
     low = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(scaling.beta_slow)), config.head_dim - 1)
-    kept = 1 - np.clip((np.arange(half) - low) / max(high - low, 0.001), 0, 1)
+    kept = 1 - np.clip((np.arange(half) - low) / ((high - low) or 0.001), 0, 1)
     blended = frequencies * kept + frequencies / scaling.factor * (1 - kept)
     return blended, scaling.attn_factor or 0.1 * math.log(scaling.factor) + 1
