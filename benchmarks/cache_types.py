@@ -4,7 +4,8 @@
 
 writes benchmarks/results/cache_types.json and docs/cache-types.md, in ten minutes or so. Speeds are
 of random weights in true shapes, of all types in turn in one process; what is in the cache before
-are random numbers, for no kernel looks at the values.
+are random numbers of a usual size. (Of any size, some would be so small that CPUs take hundreds of
+cycles for a product.)
 """
 
 import argparse
@@ -24,6 +25,7 @@ from benchmarks.synthetic import model_file
 from edgeqwen.engine import Engine
 from edgeqwen.gguf_file import GgufFile
 from edgeqwen.guide import held_out_text
+from edgeqwen.kernels.attention_types import SEGMENT
 from edgeqwen.kernels.cache_types import CACHE_TYPES
 from edgeqwen.model.steps import PREFILL_TOKENS
 from edgeqwen.perplexity import perplexity
@@ -31,8 +33,6 @@ from edgeqwen.perplexity import perplexity
 DEPTHS = (0, 4096, 16384)
 DECODED = 6
 FIGURES = "cache_types.json"
-# Sets the exponents of no float16, bfloat16 or float32 to that of an infinity or a NaN.
-FINITE = 0xBB
 
 
 def main() -> None:
@@ -161,14 +161,31 @@ def _engine(file: GgufFile, cache_type: str, n_threads: int) -> Engine:
 
 def _filled(engine: Engine) -> Any:
     """Returns a sequence whose cache holds random numbers."""
-    sequence, rng = engine.new_sequence(), np.random.default_rng(0)
+    sequence = engine.new_sequence()
     sequence.reserve(max(DEPTHS) + PREFILL_TOKENS)
-    size = engine.layout.segment_bytes
-    noise = rng.integers(0, 256, size, np.uint8) & FINITE
+    layout = engine.layout
+    per_half = layout.head_dim // 32 * SEGMENT
+    halves = [block(layout.cache_type, n) * (per_half // n) for n in (32, 64)]  # of K and of V
+    noise = np.frombuffer(b"".join(halves) * (layout.n_layers * layout.n_kv_heads), np.uint8)
     for segment in sequence.store.segments:
-        segment.view(0, size)[:] = noise
+        segment.view(0, layout.segment_bytes)[:] = noise
     sequence.extend([1] * max(DEPTHS))
     return sequence
+
+
+def block(cache_type: str, n_positions: int) -> bytes:
+    """Returns 32 dimensions of so many positions: numbers of deviation 1, in any order."""
+    x = np.random.default_rng(n_positions).standard_normal(32 * n_positions).astype(np.float32)
+    if cache_type in ("f16", "f32"):
+        return x.astype({"f16": "<f2", "f32": "<f4"}[cache_type]).tobytes()
+    if cache_type == "bf16":
+        return (x.view(np.uint32) >> 16).astype("<u2").tobytes()
+    step = {"q8_0": 4 / 127, "q4_0": 4 / 8}[cache_type]
+    codes = np.clip(np.rint(x / step), -7 if cache_type == "q4_0" else -127, 127).astype(np.int8)
+    if cache_type == "q4_0":
+        low, high = np.minimum(codes, 7).reshape(2, -1)
+        codes = (low & 15) | (high << 4)
+    return np.full(n_positions, step, "<f2").tobytes() + codes.tobytes()
 
 
 def _seconds(engine: Engine, sequence: Any, ids: Any) -> float:
