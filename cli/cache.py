@@ -18,7 +18,7 @@ def list_prompts(as_json: options.Json = False) -> None:
     for path, n_bytes, used in reversed(found):
         when = datetime.datetime.fromtimestamp(used).strftime("%Y-%m-%d %H:%M")
         print(f"{size_text(n_bytes):>9}  used {when}  {path}")
-    print(f"{len(found)} prompts in {size_text(sum(n for _, n, _ in found))}")
+    print(f"{_prompts(len(found))} in {size_text(sum(n for _, n, _ in found))}")
 
 
 def clear() -> None:
@@ -26,4 +26,8 @@ def clear() -> None:
     from edgeqwen.reuse import forget_prompts
 
     n, n_bytes = forget_prompts()
-    print(f"{n} prompts deleted, {size_text(n_bytes)} freed")
+    print(f"{_prompts(n)} deleted, {size_text(n_bytes)} freed")
+
+
+def _prompts(n: int) -> str:
+    return "1 prompt" if n == 1 else f"{n} prompts"

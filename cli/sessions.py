@@ -104,11 +104,19 @@ def delete(
     ],
 ) -> None:
     """Delete sessions."""
+    from edgeqwen.errors import EdgeqwenError
     from edgeqwen.session_files import delete as deleted
     from edgeqwen.session_files import session_path
 
+    failed = False
     for name in names:
-        deleted(session_path(name))
+        try:
+            deleted(session_path(name))
+        except EdgeqwenError as error:
+            error_line(str(error))
+            failed = True
+    if failed:
+        raise typer.Exit(1)
 
 
 def _fields(summary: "SessionSummary") -> dict[str, object]:

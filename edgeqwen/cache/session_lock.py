@@ -52,6 +52,8 @@ class SessionLock:
             raise _is_open(path) from None
         except (OSError, NotImplementedError) as error:  # the latter: no locks in this file system
             reason = getattr(error, "strerror", None) or error
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+                raise DiskError(f"{path}: can't be locked: {reason}; name it shorter") from error
             raise DiskError(
                 f"{path}: can't be locked: {reason}; make its folder writable, or take a copy of "
                 "the session elsewhere (fork, --fork)"

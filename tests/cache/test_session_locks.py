@@ -134,6 +134,11 @@ def test_no_folder_is_made(path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_name_that_is_too_long_for_its_lock(path: Path) -> None:
+    with pytest.raises(DiskError, match="can't be locked: File name too long; name it shorter"):
+        create(path.with_name("x" * 252))
+
+
 def run(action: object) -> None:
     thread = threading.Thread(target=action)  # type: ignore[arg-type]
     thread.start()

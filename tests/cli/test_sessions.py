@@ -74,7 +74,8 @@ def test_a_conversation_goes_on_in_another_process(folder: Path) -> None:
     assert edgeqwen(folder, "sessions", "copy", "notes", "other").returncode == 0
     sound = edgeqwen(folder, "sessions", "verify").stdout.splitlines()
     assert [line.partition(": sound, ")[1] != "" for line in sound] == [True, True]
-    assert edgeqwen(folder, "sessions", "delete", "notes").returncode == 0
+    assert edgeqwen(folder, "sessions", "delete", "nothing", "notes").returncode == 1
+    assert not (folder / "notes.session").exists()
     assert [path.name for path in folder.iterdir() if path.name[0] != "."] == ["other.session"]
 
 
@@ -177,6 +178,6 @@ def test_the_cache_of_prompts(folder: Path) -> None:
         assert (json.loads(done.stdout)["n_reused"] > 500) is expected
     [kept] = json.loads(edgeqwen(folder, "cache", "list", "--json").stdout)
     assert Path(kept["path"]).stat().st_size == kept["bytes"]
-    assert edgeqwen(folder, "cache", "list").stdout.splitlines()[-1].startswith("1 prompts in ")
-    assert edgeqwen(folder, "cache", "clear").stdout.startswith("1 prompts deleted, ")
+    assert edgeqwen(folder, "cache", "list").stdout.splitlines()[-1].startswith("1 prompt in ")
+    assert edgeqwen(folder, "cache", "clear").stdout.startswith("1 prompt deleted, ")
     assert edgeqwen(folder, "cache", "list").stdout == "0 prompts in 0 B\n"
