@@ -63,18 +63,18 @@ class Reuse:
     def _store(self) -> "PrefixStore":
         # Late: most prompts are short, and what it imports takes as long as reading them.
         if self._made is None:
-            from edgeqwen import __version__
             from edgeqwen.cache.fingerprint import is_known
             from edgeqwen.cache.prefix_store import PrefixStore
             from edgeqwen.sessions import identity_of
+            from edgeqwen.simd.cache import kernels_digest
 
             @functools.cache
             def identity() -> "Identity":
                 return identity_of(self._engine, self._file)
 
             known = functools.partial(is_known, self._file)
-            # Kernels of other instruction sets sum in another order.
-            computed_by = f"{self._engine.isa.name} {__version__}"
+            # Other kernels, and those of other instruction sets, may sum in another order.
+            computed_by = f"{self._engine.isa.name} {kernels_digest('edgeqwen.kernels')}"
             self._made = PrefixStore(
                 user_prefixes(), identity, known, self._limit_bytes, computed_by
             )

@@ -37,7 +37,7 @@ SHARED_PACKAGES = ("edgeqwen.simd", "edgeqwen.formats")
 
 def cache_folder(package: str) -> Path:
     """Returns the folder for the compiled kernels of a package, within the user's cache."""
-    return user_cache() / "kernels" / f"{package}-{_digest(package)}"
+    return user_cache() / "kernels" / f"{package}-{kernels_digest(package)}"
 
 
 class CacheFile:
@@ -83,7 +83,7 @@ def write_kernel(file: CacheFile, code: MachineCode) -> None:
 
 
 @functools.cache
-def _digest(own_package: str) -> str:
+def kernels_digest(own_package: str) -> str:
     """Returns a digest of the kernel sources, the compiler's versions and the CPU."""
     h = _hash()
     for package in dict.fromkeys((*SHARED_PACKAGES, own_package)):

@@ -178,7 +178,7 @@ def test_without_a_choice_the_user_s_cache_folder(
 
 
 def fresh_folder(package: str = PACKAGE) -> str:
-    cache._digest.cache_clear()
+    cache.kernels_digest.cache_clear()
     cache._source_digest.cache_clear()
     return cache_folder(package).name
 

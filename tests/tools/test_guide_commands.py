@@ -27,6 +27,7 @@ TOLD = {
 }
 # The numbers that take the place of an option that isn't given, where the command line has none.
 LATER_DEFAULTS = {
+    ("chat", "--kv"): 16,  # f16, unless a session has another type
     ("perplexity", "--context"): CONTEXT,
     ("compare", "--context"): CONTEXT,
     ("imatrix", "--context"): CONTEXT,
