@@ -33,7 +33,7 @@ from edgeqwen.kernels.products import (
 )
 from edgeqwen.simd.compile import exact_kernel, inline_kernel, operation, types
 from edgeqwen.simd.emitter import Emitter, Value
-from edgeqwen.simd.ops import constant, peek_f32, peek_i64, poke_i64
+from edgeqwen.simd.ops import constant, peek_f32, peek_i64, poke_i64, zeros
 from edgeqwen.simd.records import record, record_view
 
 DEVIATIONS = 8
@@ -81,15 +81,8 @@ def _sums_type(tiling: Tiling) -> Any:
     return types.UniTuple(types.VectorType("f32", tiling.isa.lanes, tiling.isa), 2 * tiling.n_parts)
 
 
-@operation
-def zero_sums(typing_context, tiling):  # type: ignore[no-untyped-def]
-    """Returns a coarse logit and a spread for each row of a tile, all zero."""
-    type_ = _sums_type(tiling.value)
-
-    def codegen(context, builder, sig, values):  # type: ignore[no-untyped-def]
-        return Emitter(builder, tiling.value.isa).zero(context.get_value_type(type_))
-
-    return type_(tiling), codegen
+zero_sums = zeros(_sums_type)
+"""Returns a coarse logit and a spread for each row of a tile, all zero."""
 
 
 @operation
