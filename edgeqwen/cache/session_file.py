@@ -189,10 +189,14 @@ class SessionFile:
         if len(commit.segments) == len(self.segments):
             self._slots.append(len(self.tokens), crc)
         else:
-            units = tuple(segment.extent.first for segment in self.segments)
-            n = len(self.tokens)
-            made = dataclasses.replace(commit, n_tokens=n, tokens_crc=crc, segments=units)
-            self._slots.write(made)
+            self._slots.write(
+                dataclasses.replace(
+                    commit,
+                    n_tokens=len(self.tokens),
+                    tokens_crc=crc,
+                    segments=tuple(segment.extent.first for segment in self.segments),
+                )
+            )
 
     def truncate(self, n_tokens: int) -> None:
         """Forgets all but the first ``n_tokens`` tokens, and gives segments back."""
