@@ -79,7 +79,7 @@ class Run:
             # One for all: what a CPU's run has compiled, its next one needn't.
             found["EDGEQWEN_CACHE_DIR"] = str(BUILD / "kernels")
             if self.isa == "avx2":
-                # numpy's sort by AVX2 masks what lies behind an array; QEMU reads it, and faults.
+                # numpy's own sort by AVX2 ends in a segmentation fault under QEMU (seen in 2.4.6).
                 found["NPY_DISABLE_CPU_FEATURES"] = "X86_V3"
         else:
             found["EDGEQWEN_CACHE_DIR"] = str(self.folder / "cache")
