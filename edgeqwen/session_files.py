@@ -9,7 +9,7 @@ from edgeqwen.cache.disk import aside
 from edgeqwen.cache.session_copies import copy_session
 from edgeqwen.cache.session_lock import SessionLock, lock_path
 from edgeqwen.cache.session_paths import check_is_file, real_path
-from edgeqwen.cache.session_state import salvage
+from edgeqwen.cache.session_state import opened, salvage
 from edgeqwen.cache.verify import SessionSummary, Verification, summarize, verify
 from edgeqwen.errors import DiskError, EdgeqwenError
 from edgeqwen.folders import user_sessions
@@ -59,8 +59,8 @@ def messages(path: Path) -> list[dict[str, Any]]:
 
 def cache_type(path: Path) -> str | None:
     """Returns how a session keeps keys and values; None where that can't be told."""
-    with contextlib.suppress(EdgeqwenError):
-        return summarize(path).identity.layout.cache_type
+    with contextlib.suppress(EdgeqwenError), opened(path) as (_, identity):
+        return identity.layout.cache_type
     return None
 
 

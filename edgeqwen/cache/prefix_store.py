@@ -19,8 +19,7 @@ import numpy as np
 from edgeqwen.cache.layout import n_segments
 from edgeqwen.cache.mapped_segment import MappedSegment
 from edgeqwen.cache.session_format import Identity
-from edgeqwen.cache.session_paths import open_session
-from edgeqwen.cache.session_state import read_identity, read_state, read_tokens
+from edgeqwen.cache.session_state import opened, read_state, read_tokens
 from edgeqwen.cache.session_writing import session_bytes, write_session
 from edgeqwen.cache.store import WORTH_FINDING, MemoryStore
 from edgeqwen.cache.tokens import common_prefix
@@ -159,14 +158,10 @@ class PrefixStore:
     @contextlib.contextmanager
     def _open(self, path: Path) -> Iterator[tuple[int, Identity]]:
         """Opens an entry of this model: its handle and identity."""
-        handle = open_session(path, os.O_RDONLY)
-        try:
-            identity = read_identity(handle, path)
+        with opened(path) as (handle, identity):
             if (why := self._identity().difference(identity)) is not None:
                 raise EdgeqwenError(why)
             yield handle, identity
-        finally:
-            os.close(handle)
 
 
 def _is_sound(segment: MappedSegment, identity: Identity) -> bool:

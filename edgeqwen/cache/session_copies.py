@@ -19,11 +19,11 @@ from edgeqwen.cache.session_format import (
     units,
 )
 from edgeqwen.cache.session_lock import SessionLock
-from edgeqwen.cache.session_paths import exists, open_session, real_path
+from edgeqwen.cache.session_paths import exists, real_path
 from edgeqwen.cache.session_state import (
     SessionState,
+    opened,
     read_commits,
-    read_identity,
     read_state,
     read_transcript,
     write_head,
@@ -41,16 +41,12 @@ def reading(path: Path) -> Iterator[tuple[int, Identity, SessionState]]:
 
     Whoever writes it may go on; see ``is_still``. Raises SessionError.
     """
-    handle = open_session(path, os.O_RDONLY)
-    try:
-        identity = read_identity(handle, path)
+    with opened(path) as (handle, identity):
         state = _read_state(handle, path, identity)
         try:
             yield handle, identity, state
         finally:
             state.close()
-    finally:
-        os.close(handle)
 
 
 def _read_state(handle: int, path: Path, identity: Identity) -> SessionState:

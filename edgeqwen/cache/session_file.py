@@ -194,7 +194,7 @@ class SessionFile:
                     commit,
                     n_tokens=len(self.tokens),
                     tokens_crc=crc,
-                    segments=tuple(segment.extent.first for segment in self.segments),
+                    segments=_first_units(self.segments),
                 )
             )
 
@@ -254,7 +254,7 @@ class SessionFile:
                 n_stored=n_stored,
                 stored_crc=tokens_crc(self.tokens[:n_stored]),
                 edits=self._commit.edits + 1,
-                segments=tuple(segment.extent.first for segment in segments),
+                segments=_first_units(segments),
                 first_moved=first_moved,
                 time=time.time(),
             ),
@@ -355,3 +355,7 @@ class SessionFile:
         if n and self.segments[index].seal[0] > n:
             kv = self.segments[index].view(0, self._kv_bytes)
             self.segments[index].seal = n, self.identity.layout.checksum(kv, n)
+
+
+def _first_units(segments: Sequence[MappedSegment]) -> tuple[int, ...]:
+    return tuple(segment.extent.first for segment in segments)

@@ -31,38 +31,30 @@ class CommitSlots:
         self._mapping = mmap.mmap(handle, FIRST_UNIT * UNIT_BYTES)
         with memoryview(self._mapping) as head:
             self._slots = [_Slot(head[i * UNIT_BYTES : (i + 1) * UNIT_BYTES]) for i in SLOTS]
-        # How many slots hold all of the newest record but for its number and its tokens.
-        self._n_alike = 0
 
     def append(self, n_tokens: int, tokens_crc: int) -> None:
-        """Commits more tokens in the same segments."""
+        """Commits more tokens in the same segments, after ``write``."""
         commit = self.commit
         commit.number += 1
         commit.n_tokens, commit.tokens_crc = n_tokens, tokens_crc
-        slot = self._slots[commit.number % 2]
-        if self._n_alike == len(SLOTS):
-            slot.append(commit.number, n_tokens, tokens_crc)
-        else:
-            slot.write(commit.encode())
-            self._n_alike += 1
+        self._slots[commit.number % 2].append(commit.number, n_tokens, tokens_crc)
 
     def write(self, commit: Commit, *, to_disk: bool = False) -> None:
         """Commits a record, and writes it again over the older; ``to_disk``: one after the other.
 
         Raises DiskError.
         """
-        commit.number = self.commit.number + 1
-        record = commit.encode()
-        # What changes with every token is in its first page. Where others change, a power failure
-        # could leave halves of records in both slots.
-        to_disk = to_disk or (len(record) > PAGE and commit.segments != self.commit.segments)
-        self._slots[commit.number % 2].write(record)
-        self.commit, self._n_alike = commit, 1
-        if to_disk:
-            self._sync()
-        self.append(commit.n_tokens, commit.tokens_crc)
-        if to_disk:
-            self._sync()
+        # What changes with every token is in a record's first page. Where others change, a power
+        # failure could leave halves of records in both slots.
+        is_long = len(commit.encode()) > PAGE
+        to_disk = to_disk or (is_long and commit.segments != self.commit.segments)
+        commit.number = self.commit.number
+        self.commit = commit
+        for _ in SLOTS:
+            commit.number += 1
+            self._slots[commit.number % 2].write(commit.encode())
+            if to_disk:
+                self._sync()
 
     def close(self) -> None:
         """Unmaps the slots. Idempotent."""

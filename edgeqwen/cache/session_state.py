@@ -4,7 +4,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,16 @@ def read_identity(handle: int, path: Path) -> Identity:
             "more; restore it from a copy, or begin a new session"
         )
     return identity
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[int, Identity]]:
+    """Opens a session for reading: its handle and identity. Raises SessionError."""
+    handle = open_session(path, os.O_RDONLY)
+    try:
+        yield handle, read_identity(handle, path)
+    finally:
+        os.close(handle)
 
 
 def read_commits(handle: int) -> list[Commit]:
